@@ -1,0 +1,29 @@
+"""The errors a user can meet. A message says what, where, and what to do."""
+
+
+class PrefbenchError(Exception):
+    """Anything prefbench refuses or fails at for a reason it can name."""
+
+
+class CheckpointError(PrefbenchError):
+    """A checkpoint directory that cannot be read or must not be loaded."""
+
+
+class TaskError(PrefbenchError):
+    """A task or suite that is unknown or whose YAML is wrong."""
+
+
+class DataError(PrefbenchError):
+    """A data set that is missing, unreadable or not what the task expects."""
+
+
+class EngineError(PrefbenchError):
+    """An engine that could not be started or gave an answer that is no number."""
+
+
+class StoreError(PrefbenchError):
+    """A results directory that cannot be read or written."""
+
+
+class InputError(PrefbenchError):
+    """An argument that makes no sense, from the command line or from Python."""

@@ -1,8 +1,24 @@
-"""Estimate: a value with its interval."""
+"""Estimate: a value with its interval; how one is made from columns of per-item numbers."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prefbench.errors import InputError
+from prefbench.stats.bootstrap import (
+    Array,
+    Resampling,
+    Statistic,
+    bca_interval,
+    percentile_interval,
+)
+
+Method: TypeAlias = Literal["percentile", "bca"]
 
 
 class Estimate(NamedTuple):
@@ -14,3 +30,142 @@ class Estimate(NamedTuple):
     n: int
     n_missing: int = 0
     method: str = "percentile"
+
+
+def estimate(
+    columns: ArrayLike,
+    statistic: Statistic,
+    *,
+    resampling: Resampling,
+    confidence: float = 0.95,
+    method: Method = "percentile",
+    n_missing: int = 0,
+    proportion: bool = False,
+) -> Estimate:
+    """A statistic of one checkpoint's column sums, with its interval.
+
+    Args:
+        columns: what is summed, (n_items, n_columns). A row with NaN is a missing item: left out
+            and counted.
+        statistic: sums (..., n_columns) to values (...).
+        resampling: the task's draws.
+        confidence: of the interval, between 0 and 1.
+        method: "percentile" or "bca"; the latter gives way to the former where it is undefined,
+            and the estimate's method says so.
+        n_missing: missing items that have no row.
+        proportion: the statistic is a share: at 0 or 1, where no resample differs from the data,
+            the interval is Wilson's, over clusters.
+
+    Returns:
+        NaN value without items, NaN bounds with fewer than two clusters or where a replicate is
+        undefined. Any other statistic without spread has both bounds at its value: the items did
+        not differ, which is not to say that further ones would not.
+    """
+    found = estimates(
+        np.asarray(columns, dtype=np.float64)[:, None, :],
+        statistic,
+        resampling=resampling,
+        confidence=confidence,
+        method=method,
+        proportion=proportion,
+    )[0]
+    return found._replace(n_missing=found.n_missing + n_missing)
+
+
+def estimates(
+    columns: ArrayLike,
+    statistic: Statistic,
+    *,
+    resampling: Resampling,
+    confidence: float = 0.95,
+    method: Method = "percentile",
+    proportion: bool = False,
+) -> list[Estimate]:
+    """The estimates of many checkpoints, columns (n_items, n_checkpoints, n_columns).
+
+    Equal to `estimate` of each, bit for bit; checkpoints that miss the same items share one pass.
+    """
+    table = np.asarray(columns, dtype=np.float64)
+    found: dict[int, Estimate] = {}
+    for rows, members in alike(present(table)):
+        kept = resampling.only(rows)
+        value, resampled, jackknife = kept.replicate(table[rows][:, members], statistic)
+        for column, member in enumerate(members):
+            found[member] = with_interval(
+                float(value[column]),
+                resampled[:, column],
+                jackknife[:, column],
+                n=kept.n_items,
+                n_missing=resampling.n_items - kept.n_items,
+                confidence=confidence,
+                method=method,
+                proportion=proportion,
+            )
+    return [found[member] for member in range(table.shape[1])]
+
+
+def with_interval(
+    value: float,
+    resampled: Array,
+    jackknife: Array,
+    *,
+    n: int,
+    n_missing: int = 0,
+    confidence: float = 0.95,
+    method: Method = "percentile",
+    proportion: bool = False,
+) -> Estimate:
+    """One value with the interval its replicates give; the rules are those of `estimate`."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must lie between 0 and 1, not {confidence}")
+    if method not in ("percentile", "bca"):
+        raise InputError(f"interval method must be percentile or bca, not {method!r}")
+    n_clusters = len(jackknife)
+    used: str = method
+    if n_clusters < 2:
+        value = value if n else np.nan
+        low, high, used = np.nan, np.nan, "none"
+    elif proportion and value in (0, 1):
+        low, high = wilson_interval(value * n_clusters, n_clusters, confidence)
+        used = "wilson"
+    elif method == "bca":
+        low, high = bca_interval(value, resampled, jackknife, confidence=confidence)
+        if np.isnan(low):
+            low, high = percentile_interval(resampled, confidence=confidence)
+            used = "percentile, bca undefined"
+    else:
+        low, high = percentile_interval(resampled, confidence=confidence)
+    return Estimate(value, low, high, n, n_missing, used if np.isfinite(low) else "none")
+
+
+def wilson_interval(successes: float, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's score interval for a proportion; NaN without trials.
+
+    Source: Wilson 1927, doi.org/10.1080/01621459.1927.10502953.
+    """
+    if n == 0:
+        return np.nan, np.nan
+    share = successes / n
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    scale = 1 + z**2 / n
+    middle = (share + z**2 / (2 * n)) / scale
+    reach = z / scale * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # At the ends the bound is exactly 0 or 1; rounding must not put it beyond.
+    return (
+        0.0 if successes == 0 else float(middle - reach),
+        1.0 if successes == n else float(middle + reach),
+    )
+
+
+def present(columns: Array) -> NDArray[np.bool_]:
+    """Which rows hold a number in every column: (..., n_columns) to (...)."""
+    return np.asarray(~np.isnan(columns).any(axis=-1))
+
+
+def alike(rows: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], list[int]]]:
+    """The columns of rows (n_items, n) grouped where they are equal: the rows, which columns."""
+    groups: dict[bytes, list[int]] = {}
+    for column in range(rows.shape[1]):
+        groups.setdefault(rows[:, column].tobytes(), []).append(column)
+    for members in groups.values():
+        yield rows[:, members[0]], members

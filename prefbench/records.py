@@ -99,5 +99,5 @@ class Score:
     task: str
     metric: str
     estimate: Estimate
-    higher_is_better: bool
+    higher_is_better: bool | None
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,208 @@
+"""What a run sets out to measure: cells, each a checkpoint × a task with all that identifies it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefbench import data
+from prefbench.checkpoints import find_checkpoints
+from prefbench.errors import DataError, InputError
+from prefbench.records import Checkpoint
+from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, tasks_folder
+
+ChatTemplate = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the checkpoints and the tasks that can change a number."""
+
+    limit: int | None = None
+    fewshot: Fewshot = "fixed"
+    chat_template: ChatTemplate = "auto"
+    engine: str = "hf"
+    dtype: str = "auto"
+    max_length: int | None = None
+    device: str = "auto"
+    batch_size: int = 32
+    """Items that are answered, and kept, at once."""
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "max_length", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task with its limit and its data, or the reason why it cannot be asked here."""
+
+    task: Task
+    limit: int | None
+    source: data.Source | None = None
+    data: str | None = None
+    shots: str | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One checkpoint × one task, and all that identifies the result."""
+
+    cell: str
+    checkpoint: Checkpoint
+    planned: PlannedTask
+    identity: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        return self.planned.task
+
+    @property
+    def title(self) -> str:
+        return f"{self.checkpoint.name} × {self.task.name}"
+
+
+def plan_tasks(
+    names: Sequence[str],
+    *,
+    limit: int | None = None,
+    mirrors: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
+) -> list[PlannedTask]:
+    """Tasks and suites by name, each with where its data come from; loads no model.
+
+    Args:
+        names: of tasks and suites.
+        limit: first n items of each task; a suite's own limit stays where it is lower.
+        mirrors: local directories with data sets; PREFBENCH_MIRROR comes after them.
+        folders: of further task YAML files.
+
+    Raises:
+        TaskError: an unknown name, or a task file that cannot be read.
+        DataError: names every set that is missing, at once.
+    """
+    environment = os.environ.get("PREFBENCH_MIRROR", "").split(os.pathsep)
+    places = [*mirrors, *(Path(place) for place in environment if place)]
+    planned, lost = [], []
+    for task, suite_limit in load_tasks(names, [tasks_folder(), *folders]):
+        limits = [n for n in (limit, suite_limit) if n is not None]
+        try:
+            planned.append(_plan_task(task, min(limits, default=None), places))
+        except DataError as error:
+            lost.append(f"{error} (for {task.name})")
+    if lost:
+        raise DataError(
+            "data are missing:\n  "
+            + "\n  ".join(dict.fromkeys(lost))
+            + "\npass --mirror DIR or set PREFBENCH_MIRROR; `prefbench mirror DIR` writes a mirror "
+            "where there is a network"
+        )
+    return planned
+
+
+def _plan_task(task: Task, limit: int | None, places: Sequence[Path]) -> PlannedTask:
+    source = data.find_source(task.config, places, task.file.parent)
+    if not source.files and not source.revision:
+        if task.recipe.supplied:
+            return PlannedTask(task, limit, missing=task.recipe.supplied)
+        raise DataError(f"{source.title}: in no mirror, and the task pins no revision on the hub")
+    if not source.has(task.eval_split):
+        raise DataError(f"{source.title}: the mirror lacks the {task.eval_split} split")
+    if not source.files and data.is_offline():
+        data.load(source, [task.eval_split])  # from the hub's cache, or an error
+    identity = data.identity(source, splits_of(task, source))
+    return PlannedTask(task, limit, source, identity, shot_split(task, source))
+
+
+def plan_cells(
+    checkpoints: Sequence[Checkpoint], tasks: Sequence[PlannedTask], settings: Settings
+) -> list[PlannedCell]:
+    """The cells of all ready checkpoints, checkpoint by checkpoint."""
+    return [
+        _plan_cell(checkpoint, planned, settings)
+        for checkpoint in checkpoints
+        if checkpoint.state == "ready"
+        for planned in tasks
+    ]
+
+
+def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings) -> PlannedCell:
+    dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
+    identity = {
+        "checkpoint": checkpoint.fingerprint,
+        "task": planned.task.definition,
+        "data": planned.data,
+        "shots": planned.shots,
+        "limit": planned.limit,
+        "fewshot": settings.fewshot if planned.task.n_shots else None,
+        "chat": _uses_chat(checkpoint, settings.chat_template),
+        "engine": settings.engine,
+        "dtype": dtype,
+        "max_length": settings.max_length,
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return PlannedCell(digest[:24], checkpoint, planned, identity)
+
+
+def find(root: Path | Sequence[Path], settings: Settings, *, final_only: bool) -> list[Checkpoint]:
+    """The checkpoints under one directory or several.
+
+    Raises:
+        InputError: there are none.
+    """
+    roots = [root] if isinstance(root, Path) else list(root)
+    found = []
+    for one in roots:
+        for checkpoint in find_checkpoints(
+            one,
+            allow_pickle=settings.allow_pickle,
+            allow_remote_code=settings.trust_remote_code,
+        ):
+            name = checkpoint.name if len(roots) == 1 else f"{one.name}/{checkpoint.name}"
+            found.append(dataclasses.replace(checkpoint, name=name))
+    if not found:
+        where = ", ".join(map(str, roots))
+        raise InputError(f"{where}: no checkpoints found; a checkpoint has a config.json")
+    return final_checkpoints(found) if final_only else found
+
+
+def final_checkpoints(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Of each training run its final model, else its last `checkpoint-N`; all other ones as is."""
+    runs: dict[Path, list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        inside = checkpoint.path.name.startswith("checkpoint-")
+        runs.setdefault(checkpoint.path.parent if inside else checkpoint.path, []).append(
+            checkpoint
+        )
+    kept = []
+    for folder, members in runs.items():
+        whole = [c for c in members if c.path == folder and c.state == "ready"]
+        ready = [c for c in members if c.state == "ready"] or members
+        kept.append(whole[0] if whole else max(ready, key=lambda c: c.step or 0))
+    return kept
+
+
+def _uses_chat(checkpoint: Checkpoint, choice: ChatTemplate) -> bool:
+    """Whether prompts go through the chat template; `auto` does where the tokenizer has one."""
+    if choice != "auto":
+        return choice == "on"
+    for folder in (checkpoint.path, Path(checkpoint.base or checkpoint.path)):
+        if (folder / "chat_template.jinja").is_file():
+            return True
+        with contextlib.suppress(OSError, ValueError):
+            facts = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            if facts.get("chat_template"):
+                return True
+    return False

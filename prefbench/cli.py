@@ -1,0 +1,340 @@
+"""The command line: every verb has its Python function, imported when the verb runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefbench import __version__
+from prefbench.errors import InputError, PrefbenchError
+
+if TYPE_CHECKING:
+    from prefbench.cells import Settings
+    from prefbench.runner import Outcome
+
+app = typer.Typer(
+    name="prefbench",
+    help="Evaluate a directory of preference-tuned checkpoints: one table, with intervals.",
+    epilog="Begin with: prefbench demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Fewshot(StrEnum):
+    fixed = "fixed"
+    parity = "parity"
+
+
+class Chat(StrEnum):
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
+class Interval(StrEnum):
+    percentile = "percentile"
+    bca = "bca"
+
+
+class Format(StrEnum):
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+Results = Annotated[Path, typer.Option("--results", "-r", help="Where results are kept.")]
+Mirrors = Annotated[
+    list[Path],
+    typer.Option("--mirror", help="Local directory with data sets; may be given several times."),
+]
+Folders = Annotated[
+    list[Path], typer.Option("--task-folder", help="Folder with task YAML files of your own.")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(help="Row or method that differences are taken to. Default: the one SFT."),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Load pickled weights: they can run code when opened."),
+]
+RemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that a checkpoint brings.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"prefbench {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: prefbench scan runs/")
+def scan(
+    directory: Annotated[Path, typer.Argument(help="Directory of trained checkpoints.")],
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: RemoteCode = False,
+    json_: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """What is here: method, step, reference, complete or not, and why."""
+    from prefbench.checkpoints import find_checkpoints
+    from prefbench.report.scan import as_json, as_text
+
+    found = find_checkpoints(
+        directory, allow_pickle=allow_pickle, allow_remote_code=trust_remote_code
+    )
+    if not found:
+        raise InputError(
+            f"{directory}: no checkpoints here; a checkpoint has a config.json or an "
+            "adapter_config.json beside its weights"
+        )
+    print(as_json(found) if json_ else as_text(found), end="")
+
+
+@app.command(
+    epilog="Examples: prefbench run runs/ · prefbench run runs/ --suite quick --final · "
+    "prefbench run runs/ --task gsm8k_5shot --limit 100 --mirror data/"
+)
+def run(
+    directories: Annotated[list[Path], typer.Argument(help="Directories of trained checkpoints.")],
+    suite: Annotated[list[str], typer.Option("--suite", help="Suite to run [paper].")] = [],  # noqa: B006  # typer's way
+    task: Annotated[
+        list[str], typer.Option("--task", help="Task to run; several may be given.")
+    ] = [],  # noqa: B006
+    results: Results = Path("results"),
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first N items of each task; stamped.")
+    ] = None,
+    final: Annotated[bool, typer.Option("--final", help="Only each run's final model.")] = False,
+    fewshot: Annotated[
+        Fewshot,
+        typer.Option(help="fixed: the same examples for every item; parity: lm-eval's own draws."),
+    ] = Fewshot.fixed,
+    chat_template: Annotated[
+        Chat, typer.Option(help="auto: where the tokenizer has a chat template.")
+    ] = Chat.auto,
+    engine: Annotated[str, typer.Option(help="What the checkpoints are loaded into.")] = "hf",
+    dtype: Annotated[
+        str, typer.Option(help="auto: as stored; or float32, bfloat16, float16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    max_length: Annotated[
+        int | None, typer.Option(help="Context length; default: the model's.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Items answered, and kept, at once.")] = 32,
+    mirror: Mirrors = [],  # noqa: B006
+    task_folder: Folders = [],  # noqa: B006
+    baseline: Baseline = None,
+    interval: Annotated[Interval, typer.Option(help="Bootstrap interval.")] = Interval.percentile,
+    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: RemoteCode = False,
+) -> None:
+    """Measure everything that is not measured yet, and print the table.
+
+    The same command again does nothing that is done. Exit code 0: all measured; 1: something was
+    not, and the table says what and why; 2: the command makes no sense; 130: stopped by Ctrl-C,
+    and the same command goes on from there.
+    """
+    settings = _settings(
+        limit=limit,
+        fewshot=fewshot.value,
+        chat_template=chat_template.value,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
+    outcome = _run(
+        directories,
+        tasks=[*suite, *task] or ["paper"],
+        results=results,
+        settings=settings,
+        mirrors=mirror,
+        task_folders=task_folder,
+        final_only=final,
+    )
+    _print_table(results, outcome.plan, baseline, interval.value, format_.value)
+    _report(outcome, results)
+
+
+@app.command(epilog="Examples: prefbench table · prefbench table --format csv --out table.csv")
+def table(
+    results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
+    task: Annotated[
+        list[str], typer.Option("--task", help="Only this task; several may be given.")
+    ] = [],  # noqa: B006
+    baseline: Baseline = None,
+    interval: Annotated[Interval, typer.Option(help="Bootstrap interval.")] = Interval.percentile,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All metrics, not the main ones.")
+    ] = False,
+    width: Annotated[int | None, typer.Option(help="Of a text table, in characters.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write to.")] = None,
+) -> None:
+    """The leaderboard of all that was measured, in any format; loads no model."""
+    from prefbench.report.collect import collect
+    from prefbench.report.tables import render
+
+    board = collect(
+        results, tasks=task, baseline=baseline, confidence=confidence, interval=interval.value
+    )
+    text = render(board, format_.value, width=width or _width(), everything=everything)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+@app.command(epilog="Example: prefbench tasks --task-folder my-tasks/")
+def tasks(task_folder: Folders = []) -> None:  # noqa: B006
+    """The tasks and suites there are."""
+    from prefbench.report.scan import tasks_as_text
+    from prefbench.tasks import load_index, tasks_folder
+
+    print(tasks_as_text(*load_index([tasks_folder(), *task_folder])), end="")
+
+
+@app.command(epilog="Example: prefbench mirror data/ --suite paper")
+def mirror(
+    directory: Annotated[Path, typer.Argument(help="Where to put the data.")],
+    suite: Annotated[
+        list[str], typer.Option("--suite", help="Suite whose data to copy [paper].")
+    ] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", help="Task whose data to copy.")] = [],  # noqa: B006
+    from_: Annotated[
+        list[Path], typer.Option("--from", help="Mirror to copy from, before the hub is asked.")
+    ] = [],  # noqa: B006
+    task_folder: Folders = [],  # noqa: B006
+) -> None:
+    """Copy the data of tasks for machines without internet."""
+    from prefbench.cells import plan_tasks
+    from prefbench.data import write_mirror
+    from prefbench.tasks import splits_of
+
+    planned = plan_tasks([*suite, *task] or ["paper"], mirrors=from_, folders=task_folder)
+    wanted = [(one.source, splits_of(one.task, one.source)) for one in planned if one.source]
+    for title, file in write_mirror(wanted, directory):
+        print(f"{title}: {file}")
+    for one in planned:
+        if one.missing:
+            print(f"{one.task.name}: {one.missing}", file=sys.stderr)
+
+
+@app.command(epilog="Examples: prefbench demo · prefbench demo --only-train zoo/")
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where to put everything.")] = Path("demo"),
+    only_train: Annotated[
+        bool, typer.Option("--only-train", help="Train, measure nothing.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the made-up world and of training.")] = 0,
+    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
+) -> None:
+    """Train eight small checkpoints in a made-up world, measure them, show the table.
+
+    Needs no GPU, no key and no network; what is there already is used again.
+    """
+    from prefbench.demo.training import train_zoo
+    from prefbench.report.progress import zoo_progress
+
+    with zoo_progress() as progress:
+        train_zoo(directory, seed=seed, progress=progress)
+    checkpoints, data, results = (directory / name for name in ("checkpoints", "data", "results"))
+    if only_train:
+        print(
+            f"eight checkpoints: {checkpoints}\nmeasure them with:\n  "
+            f"prefbench run {checkpoints} --final --suite demo --mirror {data}"
+        )
+        return
+    outcome = _run(
+        [checkpoints],
+        tasks=["demo"],
+        results=results,
+        settings=_settings(),
+        mirrors=[data],
+        final_only=True,
+    )
+    _print_table(results, outcome.plan, None, "percentile", format_.value)
+    _report(outcome, results)
+
+
+def _settings(**values: Any) -> Settings:
+    from prefbench.cells import Settings
+
+    return Settings(**values)
+
+
+def _run(directories: list[Path], **arguments: Any) -> Outcome:
+    from prefbench.report.progress import showing
+    from prefbench.runner import run as run_cells
+
+    with showing() as listener:
+        return run_cells(directories, listener=listener, **arguments)
+
+
+def _print_table(results: Path, plan: str, baseline: str | None, interval: Any, style: str) -> None:
+    from prefbench.report.collect import collect
+    from prefbench.report.tables import render
+
+    board = collect(results, plan=plan, baseline=baseline, interval=interval)
+    print(render(board, style, width=_width()), end="")
+
+
+def _report(outcome: Outcome, results: Path) -> None:
+    """What was done, on stderr; exit code 1 if anything was not."""
+    from prefbench.report.tables import plain
+
+    said = f"{len(outcome.measured)} cells measured, {len(outcome.done)} were done already"
+    print(f"\n{said}; results: {results}", file=sys.stderr)
+    for name, reason in {**outcome.broken, **outcome.failed}.items():
+        print(plain(f"not measured: {name}: {reason}"), file=sys.stderr)
+    if outcome.broken or outcome.failed:
+        raise typer.Exit(1)
+
+
+def _width() -> int:
+    """The terminal's width where there is one."""
+    import shutil
+
+    return max(60, shutil.get_terminal_size((110, 24)).columns) if sys.stdout.isatty() else 110
+
+
+def main() -> None:
+    """The `prefbench` command."""
+    # No bars and advice of libraries between our lines.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PrefbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""A data set by its hub id: from a local mirror directory, or from the hub at a pinned revision."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from prefbench.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INDEX = "mirror.yaml"
+LOCAL_FORMATS = ("parquet", "json", "csv")
+
+LAYOUT: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "openai/gsm8k": {"main": {"train": "gsm8k/train.parquet", "test": "gsm8k/test.parquet"}},
+    "allenai/ai2_arc": {
+        name: {
+            split: f"arc/{name.lower().replace('-', '_')}_{split}.parquet"
+            for split in ("train", "validation", "test")
+        }
+        for name in ("ARC-Easy", "ARC-Challenge")
+    },
+    "Rowan/hellaswag": {
+        "default": {
+            "train": "hellaswag/train.parquet",
+            "validation": "hellaswag/validation.parquet",
+        }
+    },
+    "Anthropic/hh-rlhf": {
+        f"{kind}-base": {"test": f"hh_rlhf/{kind}_base_test.parquet"}
+        for kind in ("helpful", "harmless")
+    },
+    "Salesforce/wikitext": {"wikitext-2-raw-v1": {"test": "perplexity/wikitext2_raw_test.parquet"}},
+    "Pascalson/CausalDialogue": {"default": {"test": "causal_dialogue/test_dag.json"}},
+}
+"""Where a mirror keeps each set unless its own `mirror.yaml` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one configuration of a data set comes from.
+
+    `files` maps each split that a mirror (or the task's own data_files) has to its file; it is
+    empty for a set that comes from the hub at `revision`.
+    """
+
+    dataset: str
+    configuration: str = "default"
+    revision: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The set as a person would name it."""
+        return self.dataset + ("" if self.configuration == "default" else f"/{self.configuration}")
+
+    def has(self, split: str) -> bool:
+        """Whether the split can be expected there: the hub is taken to have every split."""
+        return not self.files or split in self.files
+
+
+def find_source(config: Mapping[str, Any], mirrors: Sequence[Path], folder: Path) -> Source:
+    """Where the data of a task come from; looks at directories only, loads nothing.
+
+    Args:
+        config: the task's lm-eval settings (`dataset_path`, `dataset_name`, `dataset_kwargs`).
+        mirrors: mirror directories, the first that has the set wins.
+        folder: what the task's own relative `data_files` are relative to.
+
+    Raises:
+        DataError: a mirror's index cannot be read, or a file that the task names is not there.
+    """
+    options = dict(config.get("dataset_kwargs") or {})
+    revision = options.pop("revision", None)
+    dataset = str(config["dataset_path"])
+    if dataset in LOCAL_FORMATS:
+        files = {split: folder / name for split, name in options.pop("data_files", {}).items()}
+        for split, file in files.items():
+            if not file.is_file():
+                raise DataError(f"{file}: the {split} split that the task names is not there")
+        return Source(dataset, files=files, options=options)
+    configuration = str(config.get("dataset_name") or options.get("data_dir") or "default")
+    for mirror in mirrors:
+        if files := _mirrored(mirror, dataset, configuration):
+            return Source(dataset, configuration, revision, files, options)
+    if config.get("dataset_name"):
+        options["name"] = config["dataset_name"]
+    return Source(dataset, configuration, revision, {}, options)
+
+
+def _mirrored(mirror: Path, dataset: str, configuration: str) -> dict[str, Path]:
+    """The splits of a set that a mirror has, by file."""
+    if not mirror.is_dir():
+        raise DataError(f"{mirror}: no such mirror directory (--mirror or PREFBENCH_MIRROR)")
+    index: Any = LAYOUT
+    if (mirror / INDEX).is_file():
+        try:
+            index = yaml.safe_load((mirror / INDEX).read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, OSError) as error:
+            raise DataError(f"{mirror / INDEX}: cannot be read: {error}") from error
+    splits = (index.get(dataset) or {}).get(configuration) or {}
+    return {s: mirror / name for s, name in splits.items() if (mirror / name).is_file()}
+
+
+def identity(source: Source, splits: Iterable[str]) -> str:
+    """What the data are: the hash of the files of a mirror, or the hub's pinned revision.
+
+    Raises:
+        DataError: neither is known (a hub set without a pinned revision).
+    """
+    if source.files:
+        digest = hashlib.sha256()
+        for split in sorted(set(splits)):
+            if split in source.files:
+                with source.files[split].open("rb") as file:
+                    hashed = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{split}:{hashed};".encode())
+        return f"sha256:{digest.hexdigest()}"
+    if not source.revision:
+        raise DataError(
+            f"{source.title}: the task pins no revision (dataset_kwargs: {{revision: …}}), "
+            "so its data could change under its results; pin one or use a mirror"
+        )
+    return f"{source.dataset}@{source.revision}"
+
+
+def load(source: Source, splits: Iterable[str]) -> dict[str, Dataset]:
+    """The asked splits of a set, as data sets in memory.
+
+    Raises:
+        DataError: a file is unreadable, or the hub (or its cache, when offline) has no such set.
+    """
+    wanted = list(dict.fromkeys(splits))
+    if source.files:
+        return {split: _read(source.files[split]) for split in wanted if split in source.files}
+    import datasets
+
+    try:
+        return {
+            split: datasets.load_dataset(
+                source.dataset, split=split, revision=source.revision, **source.options
+            )
+            for split in wanted
+        }
+    except (OSError, ValueError, RuntimeError) as error:  # what hub, cache and builders raise
+        offline = " (offline)" if is_offline() else ""
+        raise DataError(
+            f"{source.title}: not in a mirror and not to be had from the hub{offline}: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _read(path: Path) -> Dataset:
+    import datasets
+    import pyarrow as pa
+    from datasets.table import InMemoryTable
+
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            return datasets.Dataset(InMemoryTable(pyarrow.parquet.read_table(path)))
+        if path.suffix == ".csv":
+            import pyarrow.csv
+
+            return datasets.Dataset(InMemoryTable(pyarrow.csv.read_csv(path)))
+        return datasets.Dataset.from_list(list(_json_rows(path)))
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as data: {_first_line(error)}") from error
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON list or of JSON lines."""
+    import json
+
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        yield from json.loads(text)
+    else:
+        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def write_mirror(
+    sources: Iterable[tuple[Source, Sequence[str]]], folder: Path
+) -> Iterator[tuple[str, Path]]:
+    """Copies splits into a mirror directory, one parquet file each, and writes its index.
+
+    Yields:
+        The title of each set and split, and the file that now holds it.
+
+    Raises:
+        DataError: a set cannot be had.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    index: dict[str, dict[str, dict[str, str]]] = {}
+    if (folder / INDEX).is_file():
+        index = yaml.safe_load((folder / INDEX).read_text(encoding="utf-8")) or {}
+    for source, splits in sources:
+        loaded = load(source, splits)
+        for split, dataset in loaded.items():
+            usual = LAYOUT.get(source.dataset, {}).get(source.configuration, {}).get(split, "")
+            name = usual if usual.endswith(".parquet") else _spare_name(source, split)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            dataset.to_parquet(folder / name)
+            index.setdefault(source.dataset, {}).setdefault(source.configuration, {})[split] = name
+            yield f"{source.title} {split}", folder / name
+    (folder / INDEX).write_text(yaml.safe_dump(index, sort_keys=True), encoding="utf-8")
+
+
+def _spare_name(source: Source, split: str) -> str:
+    return f"{source.dataset.replace('/', '__')}/{source.configuration}/{split}.parquet"
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the hub."""
+    return any(
+        os.environ.get(flag, "").upper() in {"1", "TRUE", "YES", "ON"}
+        for flag in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,174 @@
+"""An engine: one loaded checkpoint that answers, behind lm-eval's TemplateLM."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from prefbench.errors import EngineError
+
+
+class TokenRequest(NamedTuple):
+    """A continuation to score behind its context, as token ids."""
+
+    context: Sequence[int]
+    continuation: Sequence[int]
+
+
+class Logp(NamedTuple):
+    """Sum of a continuation's log-probs in nats, whether it is the greedy one, and what was cut."""
+
+    logp: float
+    greedy: bool
+    n_cut: int = 0
+
+
+class Generation(NamedTuple):
+    """A generated text up to its stop string; `finished` is false where the token limit cut it."""
+
+    text: str
+    n_tokens: int
+    finished: bool
+    n_cut: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How text is generated; temperature 0 is greedy."""
+
+    until: tuple[str, ...] = ()
+    max_gen_toks: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine is started with; `dtype` is a torch name, e.g. bfloat16."""
+
+    dtype: str = "float32"
+    device: str = "auto"
+    max_length: int | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
+    """What every engine gives; the lm-eval methods below rest on the three abstract ones."""
+
+    kind: str
+    tokenizer_key: str
+    """Equal for two engines exactly if they turn every text into the same token ids."""
+
+    @property
+    def template_digest(self) -> str | None:
+        """Hash of the chat template, if there is one."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        return hashlib.sha256(str(template).encode()).hexdigest() if template else None
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int:
+        """Longest context and answer together, in tokens."""
+
+    @abstractmethod
+    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+        """Log-probs of continuations, in order.
+
+        A request longer than the context length loses tokens from the left of its context, as in
+        lm-eval; `n_cut` counts them.
+
+        Raises:
+            EngineError: a continuation is empty or alone longer than the context length.
+        """
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Generation]:
+        """A text per prompt, in order; a prompt that leaves no room is cut from the left.
+
+        Raises:
+            EngineError: `max_gen_toks` alone fills the context length.
+        """
+
+    def rolling_windows(self, tokens: Sequence[int]) -> list[TokenRequest]:
+        """A long text as disjoint windows that together score every token once."""
+        windows = get_rolling_token_windows(
+            token_list=list(tokens),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return [TokenRequest(*make_disjoint_window(window)) for window in windows]
+
+    def check(self, request: TokenRequest) -> str | None:
+        """Why a request cannot be scored, if it cannot."""
+        if not request.continuation:
+            return "the answer has no tokens"
+        if len(request.continuation) > self.max_length:
+            return (
+                f"the answer has {len(request.continuation)} tokens, "
+                f"the context length is {self.max_length}"
+            )
+        return None
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[object, list[int], list[int]]],
+        disable_tqdm: bool = False,
+    ) -> list[tuple[float, bool]]:
+        scored = self.score([TokenRequest(context, answer) for _, context, answer in requests])
+        return [(one.logp, one.greedy) for one in scored]
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        windows = [self.rolling_windows(self.tok_encode(request.args[0])) for request in requests]
+        return [sum(one.logp for one in self.score(text)) for text in windows]
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        texts = []
+        for request in requests:
+            prompt, settings = request.args
+            texts += self.generate([self.tok_encode(prompt)], sampling_of(settings))
+        return [one.text for one in texts]
+
+
+def sampling_of(settings: dict[str, object]) -> Sampling:
+    """lm-eval's `generation_kwargs` as ours.
+
+    Raises:
+        EngineError: a setting that no engine of ours carries out; nothing is silently dropped.
+    """
+    rest = dict(settings)
+    until = rest.pop("until", None) or ()
+    stops = (until,) if isinstance(until, str) else tuple(str(stop) for stop in until)  # type: ignore[attr-defined]
+    greedy = not rest.pop("do_sample", True)
+    numbers = {
+        name: float(rest.pop(name, default))  # type: ignore[arg-type]
+        for name, default in (
+            ("max_gen_toks", 256),
+            ("temperature", 0.0),
+            ("top_p", 1.0),
+            ("top_k", 0),
+            ("seed", 0),
+        )
+    }
+    if rest:
+        raise EngineError(f"generation_kwargs: unknown keys {', '.join(sorted(rest))}")
+    return Sampling(
+        until=stops,
+        max_gen_toks=int(numbers["max_gen_toks"]),
+        temperature=0.0 if greedy else numbers["temperature"],
+        top_p=numbers["top_p"],
+        top_k=int(numbers["top_k"]),
+        seed=int(numbers["seed"]),
+    )

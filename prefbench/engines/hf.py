@@ -1,0 +1,293 @@
+"""The embedded engine: transformers on CPU or GPU."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    has_bos_prefix,
+    postprocess_generated_text,
+    resolve_max_length,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.utils import logging as transformers_logging
+
+from prefbench.engines.base import (
+    Engine,
+    EngineSettings,
+    Generation,
+    Logp,
+    Sampling,
+    TokenRequest,
+)
+from prefbench.errors import EngineError
+from prefbench.records import Checkpoint
+
+DEFAULT_MAX_LENGTH = 2048
+LOGITS_AT_ONCE = 1 << 27
+"""Most logits that one forward pass may give: 512 MiB in float32."""
+
+
+class HFEngine(Engine):
+    """A checkpoint in transformers, exact before fast."""
+
+    kind = "hf"
+
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings) -> None:
+        """Loads a checkpoint (and an adapter's base), from safetensors unless told otherwise.
+
+        Raises:
+            EngineError: transformers cannot load it; the message carries its reason.
+        """
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.settings = settings
+        self._device = torch.device(_pick_device(settings.device))
+        folder = str(checkpoint.path)
+        weights = checkpoint.base if checkpoint.adapter and checkpoint.base else folder
+        try:
+            self.tokenizer = _load_tokenizer([folder, weights], settings)
+            self.model: Any = AutoModelForCausalLM.from_pretrained(
+                weights,
+                dtype=getattr(torch, settings.dtype),
+                use_safetensors=not settings.allow_pickle or None,
+                trust_remote_code=settings.trust_remote_code,
+            )
+            if checkpoint.adapter:
+                self.model = _with_adapter(self.model, folder)
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:
+            raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
+        self.model.to(self._device).eval()
+        self._n_vocabulary = self.model.config.get_text_config().vocab_size
+        self._logits_at_once = LOGITS_AT_ONCE
+
+    @cached_property
+    def tokenizer_key(self) -> str:  # type: ignore[override]
+        """Hash of all that turns text into ids."""
+        facts = [
+            self.tokenizer.backend_tokenizer.to_str()
+            if self.tokenizer.is_fast
+            else self.checkpoint.path,
+            self.tokenizer.chat_template,
+            self.tokenizer.special_tokens_map,
+            self.tokenizer.encode("a"),  # with or without a begin-of-sequence token
+        ]
+        return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+    @property
+    def max_length(self) -> int:
+        """As lm-eval reads it from the weights' configuration, else from the tokenizer."""
+        if self.settings.max_length:
+            return self.settings.max_length
+        return int(
+            resolve_max_length(self.model.config, self.tokenizer, default=DEFAULT_MAX_LENGTH)
+        )
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        first = self.tokenizer.bos_token_id
+        return int(first if first is not None else self.tokenizer.eos_token_id)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.checkpoint.path)
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        if add_special_tokens is None:
+            start = self.tokenizer.decode(self.prefix_token_id)
+            special = {"add_special_tokens": False} if has_bos_prefix(string, start) else {}
+        else:
+            special = {"add_special_tokens": add_special_tokens}
+        return list(self.tokenizer.encode(string, **special))
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+        for request in requests:
+            if reason := self.check(request):
+                raise EngineError(f"{self.checkpoint.path}: {reason}")
+        order = sorted(range(len(requests)), key=lambda i: -sum(map(len, requests[i])))
+        scored: dict[int, Logp] = {}
+        start = 0
+        while start < len(order):
+            longest = min(sum(map(len, requests[order[start]])), self.max_length + 1)
+            size = max(1, self._logits_at_once // (longest * self._n_vocabulary))
+            batch = order[start : start + size]
+            try:
+                logps = self._score_batch([requests[i] for i in batch])
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise EngineError(
+                        f"out of memory on one request of {longest} tokens"
+                    ) from error
+                torch.cuda.empty_cache()
+                self._logits_at_once //= 2
+                continue
+            scored.update(zip(batch, logps, strict=True))
+            start += size
+        return [scored[i] for i in range(len(requests))]
+
+    @torch.inference_mode()
+    def _score_batch(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+        rows, cuts = [], []
+        for context, continuation in requests:
+            whole = [*context, *continuation]
+            rows.append(whole[-(self.max_length + 1) :])
+            cuts.append(len(whole) - len(rows[-1]))
+        width = max(map(len, rows)) - 1
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row) - 1] = torch.tensor(row[:-1])
+            mask[i, : len(row) - 1] = 1
+        logits = self.model(
+            input_ids=ids.to(self._device), attention_mask=mask.to(self._device)
+        ).logits
+        results = []
+        for i, (row, (_, continuation)) in enumerate(zip(rows, requests, strict=True)):
+            end = len(row) - 1
+            answer = logits[i, end - len(continuation) : end].float().log_softmax(-1)
+            targets = torch.tensor(list(continuation), device=answer.device)
+            logp = answer.gather(1, targets[:, None]).sum()
+            greedy = bool((answer.argmax(-1) == targets).all())
+            results.append(Logp(float(logp), greedy, cuts[i]))
+        return results
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Generation]:
+        room = self.max_length - sampling.max_gen_toks
+        if room <= 0:
+            raise EngineError(
+                f"{self.checkpoint.path}: {sampling.max_gen_toks} tokens to generate leave no room "
+                f"for a prompt in a context of {self.max_length}"
+            )
+        rows = [list(prompt)[-room:] for prompt in prompts]
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        pad = self.eot_token_id if pad is None else pad
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        end = self.tokenizer.decode([self.eot_token_id])
+        until = handle_stop_sequences(list(sampling.until), eos=end)
+        sampled = (
+            {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+            }
+            if sampling.temperature > 0
+            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        )
+        torch.manual_seed(sampling.seed)
+        output = self.model.generate(
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            max_new_tokens=sampling.max_gen_toks,
+            stopping_criteria=StoppingCriteriaList([_StopStrings(self.tokenizer, until, width)]),
+            pad_token_id=pad,
+            **sampled,
+        )
+        return [
+            self._generation(tokens, until, len(prompt) - len(row))
+            for tokens, prompt, row in zip(output[:, width:].tolist(), prompts, rows, strict=True)
+        ]
+
+    def _generation(self, tokens: list[int], until: list[str], n_cut: int) -> Generation:
+        ends = [i for i, token in enumerate(tokens) if token in self._end_ids]
+        kept = tokens[: ends[0]] if ends else tokens
+        raw = self.tokenizer.decode(kept, skip_special_tokens=True)
+        text = postprocess_generated_text(raw, until, None)
+        finished = bool(ends) or any(stop in raw for stop in until if stop)
+        return Generation(text, len(kept), finished, n_cut)
+
+    @cached_property
+    def _end_ids(self) -> frozenset[int]:
+        """The ids that end a text: the checkpoint may name several."""
+        named = self.model.generation_config.eos_token_id
+        several = named if isinstance(named, list) else [named]
+        return frozenset({self.eot_token_id, *(i for i in several if i is not None)})
+
+
+class _StopStrings(StoppingCriteria):
+    """Stops each row at its own stop string, however the text was split into tokens."""
+
+    def __init__(self, tokenizer: Any, until: Sequence[str], prompt_width: int) -> None:
+        self.tokenizer = tokenizer
+        self.until = [stop for stop in until if stop]
+        self.start = prompt_width
+        lengths = [len(tokenizer.encode(s, add_special_tokens=False)) for s in self.until]
+        self.tail = max(lengths, default=0) + 2
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.tail :])
+        done = [any(stop in tail for stop in self.until) for tail in tails]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def _load_tokenizer(folders: Sequence[str], settings: EngineSettings) -> Any:
+    """The first folder's tokenizer that loads: an adapter may leave it to its base."""
+    for folder in folders:
+        try:
+            return AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=settings.trust_remote_code
+            )
+        except (OSError, ValueError):
+            if folder == folders[-1]:
+                raise
+    raise EngineError("no folder to load a tokenizer from")
+
+
+def _with_adapter(model: Any, folder: str) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder)
+
+
+def _pick_device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def open_hf(checkpoint: Checkpoint, settings: EngineSettings) -> Iterator[HFEngine]:
+    """A loaded checkpoint whose memory is given back at the end."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    engine = HFEngine(checkpoint, settings)
+    try:
+        yield engine
+    finally:
+        del engine.model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,233 @@
+"""The leaderboard: checkpoints × metrics, every value with its interval, differences paired."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefbench.errors import InputError
+from prefbench.metrics import Metric, metric_named, metrics_of
+from prefbench.records import METHODS, Checkpoint, Score
+from prefbench.stats.bootstrap import Array, Resampling
+from prefbench.stats.estimates import Estimate, Method, estimates
+from prefbench.stats.paired import differences
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one checkpoint gave on one column group, as the store has it.
+
+    `quantities` maps names to values (n_items,), NaN where an item lacks one.
+    """
+
+    checkpoint: str
+    group: str
+    items: NDArray[np.int32]
+    clusters: NDArray[Any]
+    quantities: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A task under one set of conditions: what its columns share."""
+
+    name: str
+    """Unique among groups: the task and its conditions."""
+    task: str
+    conditions: str = ""
+    """What is not the task's default, e.g. `first 50 items`."""
+    shown: tuple[str, ...] = ()
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one group."""
+
+    group: Group
+    metric: Metric
+    shown: bool
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.group.name, self.metric.name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value in the table, and its difference to the baseline's on the same items."""
+
+    score: Score
+    difference: Estimate | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `different`, or empty where the difference's interval holds 0."""
+        if self.difference is None or not (self.difference.low > 0 or self.difference.high < 0):
+            return ""
+        if self.score.higher_is_better is None:
+            return "different"
+        return "better" if (self.difference.low > 0) == self.score.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard: rows by method, columns by task and metric, reasons for missing cells."""
+
+    rows: tuple[Checkpoint, ...]
+    columns: tuple[Column, ...]
+    entries: Mapping[tuple[str, tuple[str, str]], Entry]
+    reasons: Mapping[tuple[str, str], str]
+    """By checkpoint and group."""
+    baseline: str | None
+    confidence: float
+    notes: tuple[str, ...] = ()
+
+    def entry(self, row: Checkpoint, column: Column) -> Entry | None:
+        return self.entries.get((row.name, column.key))
+
+    def reason(self, row: Checkpoint, column: Column) -> str:
+        """Why an entry is missing."""
+        if row.state != "ready":
+            return row.reason or row.state
+        return self.reasons.get((row.name, column.group.name), "not measured")
+
+
+def build_board(
+    checkpoints: Sequence[Checkpoint],
+    groups: Sequence[Group],
+    measured: Sequence[Measured],
+    *,
+    reasons: Mapping[tuple[str, str], str] | None = None,
+    baseline: str | None = None,
+    confidence: float = 0.95,
+    interval: Method = "percentile",
+    n_resamples: int = 10_000,
+    notes: Sequence[str] = (),
+) -> Board:
+    """Scores all that was measured.
+
+    Args:
+        checkpoints: the rows, in any order; also those that were not measured.
+        groups: the column groups, in the table's order.
+        measured: what there is.
+        reasons: why a checkpoint lacks a group.
+        baseline: a checkpoint's name or a method that one of them has; None means SFT where there
+            is exactly one.
+        confidence: of the intervals.
+        interval: percentile or bca.
+        n_resamples: bootstrap resamples.
+        notes: to be shown below the table.
+
+    Raises:
+        InputError: the baseline is not among the checkpoints.
+    """
+    rows = sorted(checkpoints, key=row_order)
+    base = find_baseline(rows, baseline)
+    columns: list[Column] = []
+    entries: dict[tuple[str, tuple[str, str]], Entry] = {}
+    for group in groups:
+        cells = {one.checkpoint: one for one in measured if one.group == group.name}
+        members = [cells[row.name] for row in rows if row.name in cells]
+        names = {name for one in members for name in one.quantities}
+        items, clusters = _all_items(members)
+        resampling = Resampling(clusters, n_resamples=n_resamples, seed=_seed(group))
+        for name, metric in _ordered(metrics_of(names, group.higher_is_better), group.shown):
+            column = Column(group, metric, name in group.shown or not group.shown)
+            columns.append(column)
+            stacked = np.stack([_columns(one, metric, items) for one in members], axis=1)
+            found = estimates(
+                stacked,
+                metric.statistic,
+                resampling=resampling,
+                confidence=confidence,
+                method=interval,
+                proportion=metric.proportion,
+            )
+            at = next((i for i, one in enumerate(members) if one.checkpoint == base), None)
+            others = [i for i in range(len(members)) if at is not None and i != at]
+            pairs = [(i, at) for i in others if at is not None]
+            gaps = differences(
+                stacked,
+                pairs,
+                metric.statistic,
+                resampling=resampling,
+                confidence=confidence,
+                method=interval,
+            )
+            by_member = dict(zip(others, gaps, strict=True))
+            for i, one in enumerate(members):
+                score = Score(
+                    one.checkpoint, group.task, metric.name, found[i], metric.higher_is_better
+                )
+                entries[one.checkpoint, column.key] = Entry(score, by_member.get(i))
+        if not members:
+            columns += [Column(group, metric_named(name), True) for name in group.shown]
+    return Board(
+        tuple(rows), tuple(columns), entries, dict(reasons or {}), base, confidence, tuple(notes)
+    )
+
+
+def row_order(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    """Rows by method in the field's order, then step, seed and name."""
+    known = list(METHODS)
+    method = checkpoint.method
+    place = known.index(method) if method in known else len(known)
+    step = checkpoint.step if checkpoint.step is not None else float("inf")
+    return place, method or "", step, checkpoint.seed or 0, checkpoint.name
+
+
+def find_baseline(rows: Sequence[Checkpoint], wanted: str | None) -> str | None:
+    """The name of the checkpoint that others are compared with.
+
+    Raises:
+        InputError: the wanted one is not there, or a method names several.
+    """
+    if wanted is not None:
+        if any(row.name == wanted for row in rows):
+            return wanted
+        named = [row.name for row in rows if row.method == wanted.lower()]
+        if len(named) == 1:
+            return named[0]
+        what = f"{len(named)} checkpoints: {', '.join(named)}" if named else "no checkpoint"
+        raise InputError(f"the baseline {wanted!r} names {what}; give one row's name")
+    tuned = [row.name for row in rows if row.method == "sft" and row.state == "ready"]
+    return tuned[0] if len(tuned) == 1 else None
+
+
+def _ordered(metrics: Mapping[str, Metric], shown: Sequence[str]) -> list[tuple[str, Metric]]:
+    first = [name for name in shown if name in metrics]
+    return [(name, metrics[name]) for name in [*first, *(n for n in metrics if n not in first)]]
+
+
+def _seed(group: Group) -> int:
+    """One resampling per task: the same whatever else is in the table."""
+    return int.from_bytes(hashlib.sha256(group.task.encode()).digest()[:4])
+
+
+def _all_items(members: Sequence[Measured]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """All items that any member has, with their clusters."""
+    if not members:
+        return np.zeros(0, np.int32), np.zeros(0, np.int32)
+    items = np.concatenate([one.items for one in members])
+    clusters = np.concatenate([one.clusters for one in members])
+    unique, first = np.unique(items, return_index=True)
+    return unique, clusters[first]
+
+
+def _columns(one: Measured, metric: Metric, items: NDArray[np.int32]) -> Array:
+    """A metric's quantities for all items, NaN where this checkpoint lacks the item."""
+    table = np.full((len(items), len(metric.quantities)), np.nan)
+    rows = np.searchsorted(items, one.items)
+    for column, name in enumerate(metric.quantities):
+        if name == "1":
+            table[rows, column] = 1.0
+        elif name in one.quantities:
+            table[rows, column] = one.quantities[name]
+    return table

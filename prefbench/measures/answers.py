@@ -1,0 +1,170 @@
+"""Asking a checkpoint, and turning its answers into one number per item and quantity."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from prefbench.engines.base import Engine, TokenRequest
+from prefbench.measures.requests import Item, Requests
+from prefbench.records import Answer, Record
+
+
+def plan(requests: Requests, size: int) -> list[list[int]]:
+    """Batches of item indices, longest first; the same for every run of the same requests."""
+    lengths = [sum(len(c) + len(a) for c, a in request) for request in requests.tokens]
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def ask(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
+    """What a checkpoint gives for some items; an item that cannot be asked says why.
+
+    Raises:
+        EngineError: the engine failed as a whole.
+    """
+    if requests.task.kind == "generate_until":
+        return _generate(requests, engine, batch)
+    flat: list[TokenRequest] = []
+    owners: list[tuple[int, int]] = []
+    reasons: dict[int, str] = {}
+    for index in batch:
+        for position, request in enumerate(_scorable(requests, engine, index)):
+            if reason := engine.check(request):
+                reasons.setdefault(index, reason)
+            else:
+                flat.append(request)
+                owners.append((index, position))
+    scored: dict[int, list[Any]] = {index: [] for index in batch}
+    for (index, _), logp in zip(owners, engine.score(flat), strict=True):
+        scored[index].append(logp)
+    return [_scored_answer(requests, index, scored[index], reasons.get(index)) for index in batch]
+
+
+def _scorable(requests: Requests, engine: Engine, index: int) -> Sequence[TokenRequest]:
+    if requests.task.kind != "loglikelihood_rolling":
+        return requests.tokens[index]
+    return [w for text in requests.tokens[index] for w in engine.rolling_windows(text.continuation)]
+
+
+def _scored_answer(
+    requests: Requests, index: int, logps: Sequence[Any], reason: str | None
+) -> Answer:
+    item, tokens = requests.items[index], requests.tokens[index]
+    reason = item.reason or reason
+    if reason is None and any(not math.isfinite(one.logp) for one in logps):
+        reason = "the log-prob is not a finite number"
+    if reason:
+        return Answer(item.item, reason=reason)
+    sums, greedy = [one.logp for one in logps], [one.greedy for one in logps]
+    if requests.task.kind == "loglikelihood_rolling":
+        sums, greedy = [math.fsum(sums)], [all(greedy)]
+    return Answer(
+        item.item,
+        logps=tuple(sums),
+        greedy=tuple(greedy),
+        n_tokens=tuple(len(request.continuation) for request in tokens),
+        n_bytes=tuple(len(text.encode()) for text in item.continuations),
+        n_cut=max(one.n_cut for one in logps),
+    )
+
+
+def _generate(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
+    assert requests.sampling is not None
+    sampling = dataclasses.replace(
+        requests.sampling, seed=requests.sampling.seed + requests.items[batch[0]].item
+    )
+    texts = engine.generate([requests.tokens[index][0].context for index in batch], sampling)
+    return [
+        Answer(
+            requests.items[index].item,
+            texts=(one.text,),
+            n_tokens=(one.n_tokens,),
+            n_bytes=(len(one.text.encode()),),
+            n_cut=one.n_cut,
+            unfinished=(not one.finished,),
+        )
+        for index, one in zip(batch, texts, strict=True)
+    ]
+
+
+def item_metrics(requests: Requests, answers: Sequence[Answer]) -> Iterator[Record]:
+    """Every quantity of every item, in the order of the answers.
+
+    A metric that lm-eval gives as (value, weight) becomes two quantities, `name.value` and
+    `name.weight`. An item without an answer has its reason under the quantity `answer`.
+    """
+    by_number = {item.item: item for item in requests.items}
+    for answer in answers:
+        if answer.reason:
+            yield Record(answer.item, "answer", None, answer.reason)
+            continue
+        yield Record(answer.item, "cut", float(answer.n_cut > 0))
+        if requests.task.recipe.pairs:
+            quantities = pair_quantities(by_number[answer.item], answer)
+        else:
+            quantities = _lm_eval_metrics(requests, by_number[answer.item], answer)
+        for name, value in quantities.items():
+            yield Record(answer.item, name, value)
+
+
+def _lm_eval_metrics(requests: Requests, item: Item, answer: Answer) -> dict[str, float]:
+    """lm-eval's own filters and metrics on one item's answer."""
+    harness = requests.harness
+    responses: list[Any]
+    if answer.texts:
+        responses = [answer.texts[0]]
+    elif requests.task.kind == "loglikelihood_rolling":
+        responses = [answer.logps[0]]
+    else:
+        responses = list(zip(answer.logps, answer.greedy, strict=True))
+    instances = [
+        Instance(requests.task.kind, dict(item.fields), (), i, resps=[response])
+        for i, response in enumerate(responses)
+    ]
+    quantities: dict[str, float] = {}
+    for pipeline in harness._filters:
+        pipeline.apply(instances)
+        filtered = [instance.filtered_resps[pipeline.name] for instance in instances]
+        suffix = "" if pipeline.name == "none" else f",{pipeline.name}"
+        for name, value in harness.process_results(item.fields, filtered).items():
+            if isinstance(value, tuple):
+                quantities[f"{name}{suffix}.value"] = float(value[0])
+                quantities[f"{name}{suffix}.weight"] = float(value[1])
+            else:
+                quantities[f"{name}{suffix}"] = float(value)
+    if answer.unfinished:
+        quantities["unfinished"] = float(answer.unfinished[0])
+    return quantities
+
+
+def pair_quantities(item: Item, answer: Answer) -> dict[str, float]:
+    """Sums over the chosen and over the rejected texts of one item, from one pass.
+
+    Log-probs in nats. `mean_logp_*` is the mean over the item's texts of log-prob per token;
+    `preferred` the share of (chosen, rejected) combinations in which the chosen text has the higher
+    log-prob per token, ties half. An item without texts of a kind lacks that kind's means.
+    """
+    n = len(item.fields["chosen"])
+    kinds = {"chosen": slice(None, n), "rejected": slice(n, None)}
+    quantities: dict[str, float] = {}
+    per_token: dict[str, list[float]] = {}
+    for kind, part in kinds.items():
+        logps, tokens = answer.logps[part], answer.n_tokens[part]
+        quantities[f"sum_logp_{kind}"] = math.fsum(logps)
+        quantities[f"n_tokens_{kind}"] = float(sum(tokens))
+        quantities[f"n_bytes_{kind}"] = float(sum(answer.n_bytes[part]))
+        quantities[f"n_texts_{kind}"] = float(len(logps))
+        per_token[kind] = [logp / n_tokens for logp, n_tokens in zip(logps, tokens, strict=True)]
+        if logps:
+            quantities[f"mean_logp_{kind}"] = math.fsum(per_token[kind]) / len(logps)
+            quantities[f"text_logp_{kind}"] = math.fsum(logps) / len(logps)
+    pairs = list(itertools.product(per_token["chosen"], per_token["rejected"]))
+    if pairs:
+        quantities["preferred"] = sum((c > r) + (c == r) / 2 for c, r in pairs) / len(pairs)
+    return quantities

@@ -1,0 +1,152 @@
+"""Metrics: how the quantities that every item has become one value of a checkpoint.
+
+Each metric is a smooth function of sums over items, so that one bootstrap serves them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from prefbench.stats.bootstrap import Array, Statistic
+
+Unit = Literal["percent", "nats", "perplexity", "bits", "number"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value of a checkpoint on a task.
+
+    Attributes:
+        name: its id; our own formulas carry their version, lm-eval's metrics their own names.
+        quantities: what is summed over items; `1` counts the items.
+        statistic: sums (..., len(quantities)) to values (...).
+        higher_is_better: None where neither direction is better.
+        unit: how it is written.
+        proportion: every item counts 0 or 1, so a value at an end has Wilson's interval.
+    """
+
+    name: str
+    quantities: tuple[str, ...]
+    statistic: Statistic
+    higher_is_better: bool | None
+    unit: Unit = "number"
+    proportion: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name without its version, with an arrow towards better."""
+        arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+        return self.name.partition(".v")[0] + arrow
+
+
+def _ratio(sums: Array) -> Array:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _exp_ratio(sums: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(-sums[..., 0] / sums[..., 1]))
+
+
+def _bits(sums: Array) -> Array:
+    return np.asarray(-sums[..., 0] / sums[..., 1] / math.log(2))
+
+
+def _agility(sums: Array) -> Array:
+    chosen, n_chosen, rejected, n_rejected = np.moveaxis(sums, -1, 0)
+    return np.asarray(chosen / n_chosen - rejected / n_rejected)
+
+
+def _perplexity_gap(sums: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(_exp_ratio(sums[..., 2:]) - _exp_ratio(sums[..., :2]))
+
+
+def _mean_gap(sums: Array) -> Array:
+    return np.asarray((sums[..., 0] - sums[..., 1]) / sums[..., 2])
+
+
+_CHOSEN = ("sum_logp_chosen", "n_tokens_chosen")
+_REJECTED = ("sum_logp_rejected", "n_tokens_rejected")
+_BY_ITEM = ("mean_logp_chosen", "mean_logp_rejected", "1")
+_BY_TEXT = ("text_logp_chosen", "text_logp_rejected", "1")
+
+PAIR_METRICS: Mapping[str, Metric] = {
+    metric.name.partition(".v")[0]: metric
+    for metric in (
+        # exp of minus the log-prob per token over all chosen texts (methods: corpus perplexity).
+        Metric("perplexity.v1", _CHOSEN, _exp_ratio, False, "perplexity"),
+        Metric("perplexity_rejected.v1", _REJECTED, _exp_ratio, None, "perplexity"),
+        # Cross-entropy of the rejected minus that of the chosen texts, each per token over its own
+        # set. The formula is ours: the papers that report agility print none that we could read.
+        Metric("agility.v1", (*_CHOSEN, *_REJECTED), _agility, True, "nats"),
+        Metric("agility_pair.v1", _BY_ITEM, _mean_gap, True, "nats"),
+        Metric("agility_seq.v1", _BY_TEXT, _mean_gap, True, "nats"),
+        Metric("agility_ppl_diff.v1", (*_CHOSEN, *_REJECTED), _perplexity_gap, True, "perplexity"),
+        Metric("agility_acc.v1", ("preferred", "1"), _ratio, True, "percent", proportion=True),
+        # Mean over items of the log-prob per token, then exp: each item counts alike.
+        Metric("perplexity_by_item.v1", ("mean_logp_chosen", "1"), _exp_ratio, False, "perplexity"),
+        Metric("logp_chosen.v1", ("sum_logp_chosen", "n_texts_chosen"), _ratio, True, "nats"),
+        Metric("logp_rejected.v1", ("sum_logp_rejected", "n_texts_rejected"), _ratio, None, "nats"),
+        Metric("bits_per_byte.v1", ("sum_logp_chosen", "n_bytes_chosen"), _bits, False, "bits"),
+    )
+}
+
+_WEIGHTED: Mapping[str, tuple[Callable[[Array], Array], Unit]] = {
+    "word_perplexity": (_exp_ratio, "perplexity"),
+    "byte_perplexity": (_exp_ratio, "perplexity"),
+    "bits_per_byte": (_bits, "bits"),
+}
+_SHARES = ("acc", "acc_norm", "acc_bytes", "exact_match", "cut", "unfinished")
+
+
+def metrics_of(
+    quantities: Collection[str], higher_is_better: Mapping[str, bool]
+) -> dict[str, Metric]:
+    """The metrics that a task's quantities give, by the name that a recipe uses.
+
+    Args:
+        quantities: names of the columns that the items have.
+        higher_is_better: lm-eval's direction of its own metrics.
+    """
+    if "sum_logp_chosen" in quantities:
+        found = {
+            name: metric
+            for name, metric in PAIR_METRICS.items()
+            if set(metric.quantities) - {"1"} <= set(quantities)
+        }
+        return {**found, **_means({"cut"} & set(quantities), {})}
+    weighted = {name[: -len(".value")] for name in quantities if name.endswith(".value")}
+    metrics = _means(
+        {q for q in quantities if not q.endswith((".value", ".weight"))}, higher_is_better
+    )
+    for name in sorted(weighted):
+        statistic, unit = _WEIGHTED.get(name, (_ratio, "number"))
+        columns = (f"{name}.value", f"{name}.weight")
+        metrics[name] = Metric(name, columns, statistic, higher_is_better.get(name), unit)
+    return metrics
+
+
+def metric_named(name: str) -> Metric:
+    """The metric that a recipe's name stands for, where nothing was measured yet."""
+    if name in PAIR_METRICS:
+        return PAIR_METRICS[name]
+    if name in _WEIGHTED:
+        return metrics_of([f"{name}.value", f"{name}.weight"], {name: False})[name]
+    return metrics_of([name], {name.partition(",")[0]: True})[name]
+
+
+def _means(names: Collection[str], higher_is_better: Mapping[str, bool]) -> dict[str, Metric]:
+    metrics = {}
+    for name in sorted(names):
+        kind = name.partition(",")[0]
+        share = kind in _SHARES
+        better = False if kind in ("cut", "unfinished") else higher_is_better.get(kind)
+        unit: Unit = "percent" if share else "number"
+        metrics[name] = Metric(name, (name, "1"), _ratio, better, unit, proportion=share)
+    return metrics

@@ -1,0 +1,198 @@
+"""From a results directory to a leaderboard, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefbench.errors import InputError
+from prefbench.leaderboard import Board, Group, Measured, build_board
+from prefbench.records import Checkpoint
+from prefbench.stats.estimates import Method
+from prefbench.store import Store
+
+
+def collect(
+    results: Path,
+    *,
+    plan: str | None = None,
+    tasks: Sequence[str] = (),
+    baseline: str | None = None,
+    confidence: float = 0.95,
+    interval: Method = "percentile",
+    n_resamples: int = 10_000,
+) -> Board:
+    """The leaderboard of all that a results directory holds, or of one run.
+
+    A later run's word counts where two differ: on what lies under a checkpoint's name, and on what
+    a task's definition and data are.
+
+    Raises:
+        StoreError: the directory has no readable results.
+        InputError: the plan, a task or the baseline is unknown.
+    """
+    store = Store(results, create=False)
+    plans = [one for one in store.plans() if plan is None or one["id"] == plan]
+    if not plans:
+        raise InputError(f"{results}: no run is recorded here; `prefbench run` records one")
+    rows: dict[str, Checkpoint] = {}
+    cells: dict[tuple[str, str], Mapping[str, Any]] = {}
+    latest: dict[str, Mapping[str, Any]] = {}
+    for one in plans:
+        for facts in one["checkpoints"]:
+            rows[facts["name"]] = _checkpoint(facts)
+        for cell in one["cells"]:
+            if not tasks or cell["task"] in tasks:
+                group = _group_name(cell)
+                latest.pop(group, None)
+                latest[group] = cell
+                cells[cell["checkpoint"], group] = cell
+    if tasks and not latest:
+        raise InputError(f"{results}: none of {', '.join(tasks)} was run here")
+    return _board(
+        store,
+        rows,
+        cells,
+        latest,
+        baseline=baseline,
+        confidence=confidence,
+        interval=interval,
+        n_resamples=n_resamples,
+    )
+
+
+def _board(
+    store: Store,
+    rows: Mapping[str, Checkpoint],
+    cells: Mapping[tuple[str, str], Mapping[str, Any]],
+    latest: Mapping[str, Mapping[str, Any]],
+    **settings: Any,
+) -> Board:
+    measured: list[Measured] = []
+    reasons: dict[tuple[str, str], str] = {}
+    manifests: dict[str, list[dict[str, Any]]] = {name: [] for name in latest}
+    for (checkpoint, group), cell in cells.items():
+        manifest = store.manifest(cell["cell"])
+        if reason := _stale(cell, latest[group], rows[checkpoint]):
+            reasons[checkpoint, group] = reason
+        elif manifest is None:
+            failure = cell["missing"] or store.failure(cell["cell"])
+            reasons[checkpoint, group] = failure or "not measured yet"
+        else:
+            manifests[group].append(manifest)
+            measured.append(_measured(store, cell["cell"], checkpoint, group))
+    groups = [_group(name, latest[name], found) for name, found in manifests.items()]
+    notes = [note for group in groups for note in group.notes]
+    return build_board(
+        list(rows.values()), groups, measured, reasons=reasons, notes=notes, **settings
+    )
+
+
+def _stale(cell: Mapping[str, Any], latest: Mapping[str, Any], row: Checkpoint) -> str | None:
+    """Why a cell must not stand in the table any more, if so."""
+    if cell["identity"]["checkpoint"] != row.fingerprint:
+        return "the checkpoint has changed since; run again"
+    if any(cell["identity"][key] != latest["identity"][key] for key in ("task", "data")):
+        return "measured with an older definition of the task; run again"
+    return None
+
+
+def _measured(store: Store, cell: str, checkpoint: str, group: str) -> Measured:
+    table = store.records(cell)
+    names = [n for n in table.column_names if n not in ("item", "cluster", "reason")]
+    return Measured(
+        checkpoint,
+        group,
+        table["item"].to_numpy(),
+        np.asarray(table["cluster"].combine_chunks().to_pandas().astype(object)),
+        {name: table[name].to_numpy() for name in names},
+    )
+
+
+def _group_name(cell: Mapping[str, Any]) -> str:
+    conditions = _conditions(cell)
+    return f"{cell['task']}, {conditions}" if conditions else str(cell["task"])
+
+
+def _conditions(cell: Mapping[str, Any]) -> str:
+    """Whatever of the conditions is not the task's default."""
+    identity = cell["identity"]
+    parts = []
+    if identity["limit"] is not None:
+        parts.append(f"first {identity['limit']} items")
+    if identity["fewshot"] == "parity":
+        parts.append("lm-eval's own shots")
+    return ", ".join(parts)
+
+
+def _group(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any]]) -> Group:
+    if not manifests:
+        return Group(name, cell["task"], _conditions(cell), tuple(cell["shown"]))
+    first = manifests[0]
+    return Group(
+        name,
+        cell["task"],
+        _conditions(cell),
+        tuple(cell["shown"]),
+        first["higher_is_better"],
+        tuple(_notes(name, cell, manifests)),
+    )
+
+
+def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader must know of a group's numbers, once for all its checkpoints where alike."""
+    identity = cell["identity"]
+    notes = []
+    config = manifests[0]["task"]["config"]
+    shots = config.get("fewshot_split") or config.get("training_split")
+    if identity["shots"] and shots and identity["shots"] != shots:
+        notes.append(f"examples come from the {identity['shots']} split: the data have no {shots}")
+    notes += _counted(manifests, "n_missing", "items have no value")
+    notes += _counted(
+        manifests, "n_cut", "prompts were longer than the context and lost their start"
+    )
+    notes += _counted(manifests, "n_unfinished", "answers were cut at the token limit")
+    for key, what in (
+        ("chat", "the chat template"),
+        ("dtype", "number format"),
+        ("engine", "engine"),
+    ):
+        by_value: dict[str, list[str]] = {}
+        for one in manifests:
+            by_value.setdefault(str(one["identity"][key]), []).append(one["checkpoint"]["name"])
+        if len(by_value) > 1:
+            told = "; ".join(f"{value}: {', '.join(who)}" for value, who in by_value.items())
+            notes.append(f"{what} differs ({told})")
+    if len({one["items"] for one in manifests}) > 1:
+        notes.append("not all checkpoints were sent the same text")
+    return [f"{name}: {note}" for note in notes]
+
+
+_COUNTS = {
+    "n_missing": "items have no value",
+    "n_cut": "prompts were longer than the context and lost their start",
+    "n_unfinished": "answers were cut at the token limit",
+}
+_CONDITIONS = {"chat": "the chat template", "dtype": "the number format", "engine": "the engine"}
+
+
+def _counted(manifests: Sequence[dict[str, Any]], key: str, what: str) -> list[str]:
+    counts = {one["checkpoint"]["name"]: one[key] for one in manifests if one[key]}
+    if not counts:
+        return []
+    total = manifests[0]["n_items"]
+    if len(counts) == len(manifests) and len(set(counts.values())) == 1:
+        why = manifests[0]["missing"] if key == "n_missing" else {}
+        details = "; ".join(f"{n} × {reason}" for reason, n in why.items())
+        return [
+            f"{next(iter(counts.values()))} of {total} {what}"
+            + (f" ({details})" if details else "")
+        ]
+    return [f"{what}: " + ", ".join(f"{n} of {total} in {who}" for who, n in counts.items())]
+
+
+def _checkpoint(facts: Mapping[str, Any]) -> Checkpoint:
+    return Checkpoint(**{**facts, "path": Path(facts["path"])})

@@ -1,0 +1,112 @@
+"""Progress on stderr: bars on a terminal, a line per cell elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prefbench.records import Checkpoint
+from prefbench.report.tables import plain
+from prefbench.runner import Listener
+from prefbench.tasks import Task
+
+
+@contextmanager
+def showing() -> Iterator[Listener]:
+    """A listener that shows how a run goes on."""
+    if sys.stderr.isatty():
+        with _bars() as listener:
+            yield listener
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        cells = progress.add_task("cells", total=None)
+        items = progress.add_task("", total=None, visible=False)
+        title = ""
+
+        def on_cell(checkpoint: Checkpoint, task: Task) -> None:
+            nonlocal title
+            title = plain(f"{checkpoint.name} × {task.name}")
+
+        def on_step(what: str, done: int, total: int) -> None:
+            progress.update(
+                items, description=f"{title}: {what}", completed=done, total=total, visible=True
+            )
+
+        def on_cell_end(checkpoint: Checkpoint, task: Task, why: str | None) -> None:
+            progress.advance(cells)
+            if why:
+                progress.console.print(
+                    plain(f"{checkpoint.name} × {task.name}: {why}"), markup=False
+                )
+
+        def on_plan(n_cells: int, n_missing: int) -> None:
+            progress.update(cells, total=n_missing)
+
+        yield Listener(on_plan, on_cell, on_step, on_cell_end)
+
+
+def _lines() -> Listener:
+    started: dict[str, float] = {}
+
+    def on_plan(n_cells: int, n_missing: int) -> None:
+        print(f"{n_cells} cells, {n_missing} to be measured", file=sys.stderr, flush=True)
+
+    def on_cell(checkpoint: Checkpoint, task: Task) -> None:
+        started[f"{checkpoint.name} × {task.name}"] = time.monotonic()
+
+    def on_cell_end(checkpoint: Checkpoint, task: Task, why: str | None) -> None:
+        name = f"{checkpoint.name} × {task.name}"
+        took = time.monotonic() - started.get(name, time.monotonic())
+        print(plain(f"{name}: {why or f'{took:.1f} s'}"), file=sys.stderr, flush=True)
+
+    return Listener(on_plan=on_plan, on_cell=on_cell, on_cell_end=on_cell_end)
+
+
+@contextmanager
+def zoo_progress() -> Iterator[Callable[[str, float], None]]:
+    """A function that is told each training run's name and how much of it is done, 0 to 1."""
+    if not sys.stderr.isatty():
+        finished: set[str] = set()
+
+        def told(name: str, share: float) -> None:
+            if share >= 1 and name not in finished:
+                finished.add(name)
+                print(f"trained: {name}", file=sys.stderr, flush=True)
+
+        yield told
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("training {task.description}"), BarColumn(), TimeElapsedColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+
+        def shown(name: str, share: float) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=1.0)
+            progress.update(bars[name], completed=share)
+
+        yield shown

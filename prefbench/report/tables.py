@@ -1,0 +1,275 @@
+"""The leaderboard as text, Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prefbench.errors import InputError
+from prefbench.leaderboard import Board, Column
+from prefbench.metrics import Metric
+from prefbench.records import METHODS, Checkpoint
+from prefbench.stats.estimates import Estimate
+
+MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
+
+
+def render(board: Board, style: str = "text", *, width: int = 100, everything: bool = False) -> str:
+    """A leaderboard as text.
+
+    Args:
+        board: what to show.
+        style: one of STYLES.
+        width: of a text table's blocks, in characters.
+        everything: all metrics; else those that the tasks show. CSV and JSON always hold all.
+
+    Raises:
+        InputError: there is no such style.
+    """
+    if style not in STYLES:
+        raise InputError(f"no table format is named {style!r}; there are: {', '.join(STYLES)}")
+    return STYLES[style](board, width, everything)
+
+
+def _text(board: Board, width: int, everything: bool) -> str:
+    """Blocks of columns that fit the width, each with the rows' names."""
+    columns = [c for c in board.columns if c.shown or everything]
+    notes = _Notes(board)
+    heads = _heads(columns)
+    n_heads = len(heads[0]) if heads else 0
+    first = [*[""] * n_heads, *(plain(_label(row, board)) for row in board.rows)]
+    grid = [
+        [*head, *(notes.cell(row, column) for row in board.rows)]
+        for head, column in zip(heads, columns, strict=True)
+    ]
+    blocks = []
+    for block in _blocks(first, grid, width):
+        widths = [max(map(_width, column)) for column in (first, *block)]
+        lines = [
+            "  ".join(_pad(text, w) for text, w in zip(line, widths, strict=True)).rstrip()
+            for line in zip(*(_once(first, block)), strict=True)
+        ]
+        rule = "─" * min(width, sum(widths) + 2 * len(block))
+        blocks.append("\n".join([*lines[:n_heads], rule, *lines[n_heads:]]))
+    return "\n\n".join([*blocks, "\n".join(notes.lines())]) + "\n"
+
+
+def _heads(columns: Sequence[Column]) -> list[list[str]]:
+    """Task, conditions where any column has some, and metric, above each column."""
+    stamped = any(column.group.conditions for column in columns)
+    return [
+        [
+            plain(column.group.task),
+            *([plain(column.group.conditions)] if stamped else []),
+            plain(column.metric.title),
+        ]
+        for column in columns
+    ]
+
+
+def _once(first: Sequence[str], block: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The block with a task's name above its first column only."""
+    names = ["", *(column[0] for column in block)]
+    return [
+        first,
+        *(
+            ["" if name == before else name, *column[1:]]
+            for column, name, before in zip(block, names[1:], names, strict=False)
+        ),
+    ]
+
+
+def _blocks(
+    first: Sequence[str], grid: Sequence[Sequence[str]], width: int
+) -> list[list[Sequence[str]]]:
+    blocks: list[list[Sequence[str]]] = []
+    room = 0
+    for column in grid:
+        needed = max(map(_width, column)) + 2
+        if not blocks or needed > room:
+            blocks.append([])
+            room = width - max(map(_width, first))
+        blocks[-1].append(column)
+        room -= needed
+    return blocks
+
+
+def _markdown(board: Board, width: int, everything: bool) -> str:
+    columns = [c for c in board.columns if c.shown or everything]
+    notes = _Notes(board)
+    heads = _heads(columns)
+    head = ["method", *("<br>".join(_escaped(part) for part in one if part) for one in heads)]
+    lines = [head, ["---", *("---:" for _ in columns)]]
+    lines += [
+        [_escaped(plain(_label(row, board))), *(notes.cell(row, c) for c in columns)]
+        for row in board.rows
+    ]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table + "\n\n" + "\n".join(f"{_escaped(line)}  " for line in notes.lines()) + "\n"
+
+
+def _escaped(text: str) -> str:
+    for sign in "\\`*_|<>[]#":
+        text = text.replace(
+            sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign]
+        )
+    return text
+
+
+def rows_of(board: Board) -> list[dict[str, Any]]:
+    """One flat row per checkpoint and metric, also for what is missing."""
+    return [_row(board, row, column) for row in board.rows for column in board.columns]
+
+
+def _row(board: Board, row: Checkpoint, column: Column) -> dict[str, Any]:
+    entry = board.entry(row, column)
+    estimate = entry.score.estimate if entry else None
+    gap = entry.difference if entry else None
+    return {
+        "checkpoint": row.name,
+        "method": row.method,
+        "step": row.step,
+        "seed": row.seed,
+        "fingerprint": row.fingerprint or None,
+        "task": column.group.task,
+        "conditions": column.group.conditions or None,
+        "metric": column.metric.name,
+        "higher_is_better": column.metric.higher_is_better,
+        "shown": column.shown,
+        "value": _number(estimate.value) if estimate else None,
+        "low": _number(estimate.low) if estimate else None,
+        "high": _number(estimate.high) if estimate else None,
+        "confidence": board.confidence,
+        "interval": estimate.method if estimate else None,
+        "n": estimate.n if estimate else None,
+        "n_missing": estimate.n_missing if estimate else None,
+        "baseline": board.baseline if gap else None,
+        "difference": _number(gap.value) if gap else None,
+        "difference_low": _number(gap.low) if gap else None,
+        "difference_high": _number(gap.high) if gap else None,
+        "verdict": (entry.verdict or None) if entry else None,
+        "missing": None if entry else board.reason(row, column),
+    }
+
+
+def _csv(board: Board, width: int, everything: bool) -> str:
+    rows = rows_of(board)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["checkpoint"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _safe_cell(v) for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _safe_cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, as text."""
+    if isinstance(value, str):
+        value = plain(value)
+        return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
+    return value
+
+
+def _json(board: Board, width: int, everything: bool) -> str:
+    whole = {
+        "baseline": board.baseline,
+        "confidence": board.confidence,
+        "notes": list(board.notes),
+        "rows": rows_of(board),
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+STYLES: Mapping[str, Callable[[Board, int, bool], str]] = {
+    "text": _text,
+    "markdown": _markdown,
+    "csv": _csv,
+    "json": _json,
+}
+
+
+class _Notes:
+    """The reasons of missing cells, numbered as they turn up, and all else below a table."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.numbers: dict[str, int] = {}
+
+    def cell(self, row: Checkpoint, column: Column) -> str:
+        entry = self.board.entry(row, column)
+        if entry is None:
+            number = self.numbers.setdefault(self.board.reason(row, column), len(self.numbers) + 1)
+            return f"— ({number})"
+        return written(entry.score.estimate, column.metric) + MARKS[entry.verdict]
+
+    def lines(self) -> list[str]:
+        board = self.board
+        level = f"{board.confidence:.0%}"
+        lines = [f"Values with {level} bootstrap intervals over items; percentages for shares."]
+        if board.baseline:
+            lines.append(
+                f"▲ better, ▼ worse, ≠ different from {plain(board.baseline)}: the {level} "
+                "interval of the paired difference leaves out 0 (not corrected for several comparisons)."
+            )
+        if any(column.group.conditions for column in board.columns):
+            lines.append(
+                "Columns with conditions under their name are not the whole standard task."
+            )
+        lines += [plain(f"{note}.") for note in board.notes]
+        lines += [plain(f"({number}) {reason}") for reason, number in self.numbers.items()]
+        return lines
+
+
+def written(estimate: Estimate, metric: Metric) -> str:
+    """A value with its interval, in the metric's unit."""
+    value = _figure(estimate.value, metric)
+    if math.isnan(estimate.low):
+        return value
+    return f"{value} [{_figure(estimate.low, metric)}, {_figure(estimate.high, metric)}]"
+
+
+def _figure(value: float, metric: Metric) -> str:
+    if math.isnan(value):
+        return "undefined"
+    if metric.unit == "percent":
+        return f"{100 * value:.1f}"
+    if metric.unit == "perplexity":
+        return f"{value:.2f}" if value < 100 else f"{value:.4g}"
+    return (
+        f"{value:.3f}"
+        if abs(value) < 10
+        else f"{value:.2f}"
+        if abs(value) < 1e5
+        else f"{value:.4g}"
+    )
+
+
+def _label(row: Checkpoint, board: Board) -> str:
+    """The method, and the checkpoint's name where the method does not tell rows apart."""
+    title = METHODS.get(row.method or "", row.name)
+    alike = [other for other in board.rows if other.method == row.method]
+    if len(alike) > 1 and title != row.name:
+        title = f"{title} ({row.name})"
+    return title + (" (baseline)" if row.name == board.baseline else "")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def plain(text: str) -> str:
+    """Text without what could steer a terminal or reorder a line."""
+    return "".join(c if not unicodedata.category(c).startswith("C") else " " for c in text)
+
+
+def _width(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))

@@ -1,0 +1,335 @@
+"""The main job: every ready checkpoint on every task, whatever of it is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefbench import __version__, data
+from prefbench.cells import PlannedCell, Settings, find, plan_cells, plan_tasks
+from prefbench.errors import PrefbenchError, StoreError
+from prefbench.records import Answer, Checkpoint
+from prefbench.store import Cell, Store
+from prefbench.tasks import Task, splits_of
+
+if TYPE_CHECKING:
+    from prefbench.engines.base import Engine
+    from prefbench.measures.requests import Requests
+
+log = logging.getLogger("prefbench")
+
+
+def _nothing(*args: Any) -> None:
+    pass
+
+
+@dataclass
+class Listener:
+    """Called as a run goes on; a face may show it."""
+
+    on_plan: Callable[[int, int], None] = _nothing
+    """Cells in all, and cells to be measured."""
+    on_cell: Callable[[Checkpoint, Task], None] = _nothing
+    on_step: Callable[[str, int, int], None] = _nothing
+    """What is being done, items done, items in all."""
+    on_cell_end: Callable[[Checkpoint, Task, str | None], None] = _nothing
+    """With the reason where it failed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    plan: str
+    """Its id in the store."""
+    measured: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Cells by checkpoint and task, and why."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Checkpoints that were not measured, by name, and why."""
+
+
+def run(
+    root: Path | Sequence[Path],
+    *,
+    tasks: Sequence[str] = ("paper",),
+    results: Path = Path("results"),
+    settings: Settings | None = None,
+    mirrors: Sequence[Path] = (),
+    task_folders: Sequence[Path] = (),
+    final_only: bool = False,
+    listener: Listener | None = None,
+) -> Outcome:
+    """Measures every cell of checkpoints × tasks that is not measured yet.
+
+    Args:
+        root: a directory of checkpoints, or several.
+        tasks: task and suite names.
+        results: where rows and manifests are kept.
+        settings: everything else that can change a number.
+        mirrors: local directories that hold data sets, besides PREFBENCH_MIRROR.
+        task_folders: folders of further task YAML files.
+        final_only: of each training run only the final model, or its last checkpoint without one.
+        listener: told how the run goes on.
+
+    Raises:
+        PrefbenchError: nothing can be measured (no checkpoints, unknown tasks, data missing);
+            whatever goes wrong with one cell is kept in its failure and in the outcome.
+    """
+    settings, listener = settings or Settings(), listener or Listener()
+    planned = plan_tasks(tasks, limit=settings.limit, mirrors=mirrors, folders=task_folders)
+    checkpoints = find(root, settings, final_only=final_only)
+    cells = plan_cells(checkpoints, planned, settings)
+    store = Store(results)
+    plan = _write_plan(store, checkpoints, cells)
+    unique = {cell.cell: cell for cell in cells}
+    done = tuple(name for name in unique if store.is_sealed(name))
+    todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
+    listener.on_plan(len(cells), len(todo))
+    failed = _Work(store, settings, listener).carry_out(todo) if todo else {}
+    return Outcome(
+        plan=plan,
+        measured=tuple(cell.cell for cell in todo if cell.cell not in failed),
+        done=done,
+        failed={
+            f"{unique[n].checkpoint.name} × {unique[n].task.name}": w for n, w in failed.items()
+        },
+        broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
+    )
+
+
+def _write_plan(
+    store: Store, checkpoints: Sequence[Checkpoint], cells: Sequence[PlannedCell]
+) -> str:
+    """Keeps what the run sets out to measure, under a name that the same run gets again."""
+    plan = {
+        "checkpoints": [dataclasses.asdict(checkpoint) for checkpoint in checkpoints],
+        "cells": [
+            {
+                "cell": cell.cell,
+                "checkpoint": cell.checkpoint.name,
+                "task": cell.task.name,
+                "shown": list(cell.task.recipe.metrics),
+                "missing": cell.planned.missing,
+                "identity": cell.identity,
+            }
+            for cell in cells
+        ],
+    }
+    name = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    store.write_plan(name, {**plan, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "id": name})
+    return name
+
+
+class _Work:
+    """The missing cells of one run, checkpoint by checkpoint."""
+
+    def __init__(self, store: Store, settings: Settings, listener: Listener) -> None:
+        self.store = store
+        self.settings = settings
+        self.listener = listener
+        self.failed: dict[str, str] = {}
+        self._requests: dict[tuple[Any, ...], Requests] = {}
+
+    def carry_out(self, cells: Sequence[PlannedCell]) -> dict[str, str]:
+        """Measures cells and returns the reasons of those that failed.
+
+        A cell that another process has claimed is left to it until the end, then waited for.
+        """
+        by_checkpoint: dict[str, list[PlannedCell]] = {}
+        for cell in cells:
+            by_checkpoint.setdefault(cell.checkpoint.fingerprint, []).append(cell)
+        claimed = [c for group in by_checkpoint.values() for c in self._measure(group, wait=False)]
+        for cell in claimed:
+            self._measure([cell], wait=True)
+        return self.failed
+
+    def _measure(self, cells: Sequence[PlannedCell], *, wait: bool) -> list[PlannedCell]:
+        """Measures cells of one checkpoint; returns those that another process has claimed."""
+        from prefbench.engines import open_engine
+        from prefbench.engines.base import EngineSettings
+
+        engine_settings = EngineSettings(
+            dtype=cells[0].identity["dtype"],
+            device=self.settings.device,
+            max_length=self.settings.max_length,
+            trust_remote_code=self.settings.trust_remote_code,
+            allow_pickle=self.settings.allow_pickle,
+        )
+        others: list[PlannedCell] = []
+        opened: Engine | None = None
+        try:
+            with open_engine(self.settings.engine, cells[0].checkpoint, engine_settings) as engine:
+                opened = engine
+                for planned in cells:
+                    with self.store.claim(planned.cell, wait=wait) as cell:
+                        if cell is None:
+                            others.append(planned)
+                        elif not self.store.is_sealed(planned.cell):
+                            self._measure_cell(planned, cell, engine)
+        except PrefbenchError as error:
+            if opened is not None:
+                raise
+            for planned in cells:
+                self._fail(planned, str(error))
+        return others
+
+    def _measure_cell(self, planned: PlannedCell, cell: Cell, engine: Engine) -> None:
+        """One cell; whatever goes wrong inside it is written down and the others go on."""
+        self.listener.on_cell(planned.checkpoint, planned.task)
+        try:
+            self._fill(planned, cell, engine)
+        except StoreError:
+            raise  # a directory that cannot be written fails every cell alike
+        except Exception as error:  # the one broad catch: a cell never takes others down
+            reason = (
+                str(error)
+                if isinstance(error, PrefbenchError)
+                else f"{type(error).__name__}: {error}"
+            )
+            log.debug("%s × %s", planned.checkpoint.name, planned.task.name, exc_info=True)
+            self._fail(planned, reason, cell)
+        else:
+            self.listener.on_cell_end(planned.checkpoint, planned.task, None)
+
+    def _fail(self, planned: PlannedCell, reason: str, cell: Cell | None = None) -> None:
+        self.failed[planned.cell] = reason
+        if cell is not None:
+            cell.fail(reason)
+        else:
+            with self.store.claim(planned.cell) as claimed:
+                if claimed is not None:
+                    claimed.fail(reason)
+        self.listener.on_cell_end(planned.checkpoint, planned.task, reason)
+
+    def _fill(self, planned: PlannedCell, cell: Cell, engine: Engine) -> None:
+        """Asks what the journal does not have yet, then seals the cell."""
+        from prefbench.measures.answers import ask, item_metrics, plan
+
+        started = time.time()
+        requests = self._requests_for(planned, engine)
+        digest = requests.digest
+        batches = plan(requests, self.settings.batch_size)
+        kept = cell.resume({"requests": digest, "batch_size": self.settings.batch_size})
+        answers = [answer for batch in kept.values() for answer in batch]
+        n = len(requests.items)
+        self.listener.on_step("asking", len(answers), n)
+        for number, batch in enumerate(batches):
+            if number not in kept:
+                fresh = ask(requests, engine, batch)
+                cell.append(number, fresh)
+                answers += fresh
+                self.listener.on_step("asking", len(answers), n)
+        self.store.write_items(
+            digest,
+            (
+                {
+                    "item": item.item,
+                    "cluster": item.cluster,
+                    "prompt": item.prompt,
+                    "continuations": list(item.continuations),
+                    "fields": json.dumps(item.fields, default=str, ensure_ascii=False),
+                }
+                for item in requests.items
+            ),
+        )
+        manifest = self._manifest(planned, engine, requests, answers, digest)
+        manifest["seconds"] = round(time.time() - started, 3)
+        manifest["resumed_batches"] = len(kept)
+        records = item_metrics(requests, answers)
+        cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
+
+    def _requests_for(self, planned: PlannedCell, engine: Engine) -> Requests:
+        """The task's prompts and token ids, built once for all checkpoints with this tokenizer."""
+        from prefbench.harness import build_task
+        from prefbench.measures.requests import build_requests
+
+        chat = bool(planned.identity["chat"])
+        key = (planned.task.name, planned.planned.limit, chat, engine.tokenizer_key)
+        if key not in self._requests:
+            assert planned.planned.source is not None
+            source = planned.planned.source
+            harness = build_task(
+                planned.task,
+                source,
+                data.load(source, splits_of(planned.task, source)),
+                self.settings.fewshot,
+            )
+            self._requests[key] = build_requests(
+                planned.task,
+                harness,
+                engine,
+                chat=chat,
+                limit=planned.planned.limit,
+                progress=lambda done, n: self.listener.on_step("building prompts", done, n),
+            )
+        return self._requests[key]
+
+    def _manifest(
+        self,
+        planned: PlannedCell,
+        engine: Engine,
+        requests: Requests,
+        answers: Sequence[Answer],
+        digest: str,
+    ) -> dict[str, Any]:
+        reasons: dict[str, int] = {}
+        for answer in answers:
+            if answer.reason:
+                reasons[answer.reason] = reasons.get(answer.reason, 0) + 1
+        return {
+            "cell": planned.cell,
+            "identity": dict(planned.identity),
+            "checkpoint": dataclasses.asdict(planned.checkpoint),
+            "task": {
+                "name": planned.task.name,
+                "file": planned.task.file.name,
+                "definition": planned.task.definition,
+                "config": json.loads(json.dumps(planned.task.config, default=lambda f: f.source)),
+                "n_shots": planned.task.n_shots,
+            },
+            "higher_is_better": dict(requests.harness.higher_is_better()),
+            "items": digest,
+            "n_items": len(requests.items),
+            "n_missing": sum(reasons.values()),
+            "missing": reasons,
+            "n_cut": sum(answer.n_cut > 0 for answer in answers),
+            "n_tokens_cut": sum(answer.n_cut for answer in answers),
+            "n_unfinished": sum(any(answer.unfinished) for answer in answers),
+            "engine": {
+                "kind": engine.kind,
+                "dtype": planned.identity["dtype"],
+                "device": str(engine.device),
+                "max_length": engine.max_length,
+                "tokenizer": engine.tokenizer_key,
+                "chat_template": engine.template_digest if requests.chat else None,
+            },
+            "settings": dataclasses.asdict(self.settings),
+            "seeds": {"few-shot draws": 1234 if self.settings.fewshot == "parity" else None},
+            "versions": _versions(),
+            "host": {
+                "machine": platform.machine(),
+                "system": platform.system(),
+                "python": platform.python_version(),
+                "n_cpus": os.cpu_count(),
+            },
+            "command": sys.argv,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "peft")
+    return {"prefbench": __version__, **{n: importlib.metadata.version(n) for n in names}}

@@ -1,0 +1,291 @@
+"""The results directory: rows are appended batch by batch, and a cell that is done is sealed.
+
+results/cells/<cell>/journal.jsonl     batches as they come, while the cell is open
+results/cells/<cell>/answers.parquet   one row per item, once it is sealed
+results/cells/<cell>/records.parquet   one row per item, a column per quantity
+results/cells/<cell>/manifest.json     what was measured and how; written last, so it seals
+results/cells/<cell>/failure.json      why the last try failed, until one succeeds
+results/items/<digest>.parquet         prompts as sent, shared by the cells that sent them
+results/plans/<id>.json                what a run set out to measure, refused checkpoints too
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from prefbench.errors import StoreError
+from prefbench.records import Answer, Record
+
+FORMAT = 1
+
+ANSWER_SCHEMA = pa.schema(
+    [
+        ("item", pa.int32()),
+        ("texts", pa.list_(pa.string())),
+        ("logps", pa.list_(pa.float64())),
+        ("greedy", pa.list_(pa.bool_())),
+        ("n_tokens", pa.list_(pa.int32())),
+        ("n_bytes", pa.list_(pa.int32())),
+        ("n_cut", pa.int32()),
+        ("unfinished", pa.list_(pa.bool_())),
+        ("reason", pa.string()),
+    ]
+)
+
+
+class Store:
+    """The cells of one results directory; several processes may use it at once."""
+
+    def __init__(self, folder: Path, *, create: bool = True) -> None:
+        """Opens or makes a results directory.
+
+        Raises:
+            StoreError: it is not there (without `create`), cannot be written, or is of a format
+                that this version does not know.
+        """
+        self.folder = folder
+        mark = folder / "store.json"
+        try:
+            if not mark.exists():
+                if not create:
+                    raise StoreError(f"{folder}: no results here; `prefbench run` makes them")
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_json(mark, {"format": FORMAT})
+            found = json.loads(mark.read_text(encoding="utf-8")).get("format")
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{mark}: cannot be read or written: {error}") from error
+        if found != FORMAT:
+            raise StoreError(f"{mark}: format {found}, this prefbench reads {FORMAT}; update it")
+
+    def is_sealed(self, cell: str) -> bool:
+        """Whether the cell is done."""
+        return (self._cell(cell) / "manifest.json").exists()
+
+    @contextmanager
+    def claim(self, cell: str, *, wait: bool = False) -> Iterator[Cell | None]:
+        """The cell, for this process alone; None if another has it and `wait` is off.
+
+        The lock is the operating system's, so a killed process leaves none behind.
+        """
+        folder = self._cell(cell)
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield None
+            return
+        try:
+            yield Cell(cell, folder, self)
+        finally:
+            lock.release()
+
+    def manifest(self, cell: str) -> dict[str, Any] | None:
+        """What was measured and how; None while the cell is not sealed."""
+        return _read_json(self._cell(cell) / "manifest.json")
+
+    def failure(self, cell: str) -> str | None:
+        """Why the last try of an unsealed cell failed."""
+        found = _read_json(self._cell(cell) / "failure.json")
+        return str(found["reason"]) if found else None
+
+    def records(self, cell: str) -> pa.Table:
+        """The numbers of a sealed cell: `item`, `cluster`, `reason` and a column per quantity."""
+        return _read_table(self._cell(cell) / "records.parquet")
+
+    def answers(self, cell: str) -> list[Answer]:
+        """The answers of a sealed cell, by item."""
+        rows = _read_table(self._cell(cell) / "answers.parquet").to_pylist()
+        return [_answer(row) for row in rows]
+
+    def items(self, digest: str) -> pa.Table:
+        """The prompts and fields behind a cell: `item`, `prompt`, `continuations`, `fields`."""
+        return _read_table(self.folder / "items" / f"{digest}.parquet")
+
+    def write_items(self, digest: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Keeps prompts once, however many cells sent them."""
+        path = self.folder / "items" / f"{digest}.parquet"
+        if not path.exists():
+            _write_table(path, pa.Table.from_pylist(list(rows)))
+
+    def write_plan(self, name: str, plan: Mapping[str, Any]) -> None:
+        """Keeps what a run set out to measure; the same run again replaces it."""
+        _write_json(self.folder / "plans" / f"{name}.json", plan)
+
+    def plans(self) -> list[dict[str, Any]]:
+        """All plans, the latest last."""
+        found = [_read_json(path) for path in sorted((self.folder / "plans").glob("*.json"))]
+        return sorted((p for p in found if p), key=lambda plan: str(plan.get("when", "")))
+
+    def _cell(self, cell: str) -> Path:
+        return self.folder / "cells" / cell
+
+
+class Cell:
+    """One cell while a process has claimed it."""
+
+    def __init__(self, name: str, folder: Path, store: Store) -> None:
+        self.name = name
+        self.folder = folder
+        self.store = store
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    def resume(self, header: Mapping[str, Any]) -> dict[int, list[Answer]]:
+        """The batches that an interrupted run has left, by number; a torn last one is cut off.
+
+        A journal with another header (other prompts, another batch plan) is begun anew.
+        """
+        with _explained(self.journal):
+            lines, good = self._read_journal()
+            if not lines or lines[0] != json.loads(json.dumps(header)):
+                self.journal.write_text(_line(header), encoding="utf-8")
+                return {}
+            with self.journal.open("r+b") as file:
+                file.truncate(good)
+        return {line["batch"]: [_answer(row) for row in line["answers"]] for line in lines[1:]}
+
+    def _read_journal(self) -> tuple[list[Any], int]:
+        """Whole lines, and how many bytes they take."""
+        lines, good = [], 0
+        if self.journal.exists():
+            with self.journal.open("rb") as file:
+                for raw in file:
+                    try:
+                        if not raw.endswith(b"\n"):
+                            break
+                        lines.append(json.loads(raw))
+                    except ValueError:
+                        break
+                    good += len(raw)
+        return lines, good
+
+    def append(self, batch: int, answers: Sequence[Answer]) -> None:
+        """Adds a batch in one write and waits until it is on the disk."""
+        rows = [dataclasses.asdict(answer) for answer in answers]
+        with _explained(self.journal), self.journal.open("a", encoding="utf-8") as file:
+            file.write(_line({"batch": batch, "answers": rows}))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def seal(
+        self,
+        answers: Sequence[Answer],
+        records: Iterable[Record],
+        clusters: Mapping[int, str],
+        manifest: Mapping[str, Any],
+    ) -> None:
+        """Writes the rows in the order of the items, then the manifest that makes them count."""
+        ordered = sorted(answers, key=lambda answer: answer.item)
+        rows = [dataclasses.asdict(answer) for answer in ordered]
+        _write_table(
+            self.folder / "answers.parquet", pa.Table.from_pylist(rows, schema=ANSWER_SCHEMA)
+        )
+        _write_table(self.folder / "records.parquet", _wide(ordered, records, clusters))
+        _write_json(self.folder / "manifest.json", manifest)
+        for name in ("journal.jsonl", "failure.json"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def fail(self, reason: str) -> None:
+        """Keeps why a try failed; the journal stays for the next."""
+        _write_json(self.folder / "failure.json", {"reason": reason})
+
+
+def _wide(
+    answers: Sequence[Answer], records: Iterable[Record], clusters: Mapping[int, str]
+) -> pa.Table:
+    """One row per item and a column per quantity; null where the item lacks it."""
+    rows = {answer.item: i for i, answer in enumerate(answers)}
+    columns: dict[str, list[float | None]] = {}
+    reasons: list[str | None] = [None] * len(rows)
+    for item, quantity, value, reason in records:
+        if reason is not None:
+            reasons[rows[item]] = reason
+        else:
+            columns.setdefault(quantity, [None] * len(rows))[rows[item]] = value
+    items = pa.array([answer.item for answer in answers], pa.int32())
+    names = pa.array([clusters[answer.item] for answer in answers]).dictionary_encode()
+    return pa.table(
+        {
+            "item": items,
+            "cluster": names,
+            "reason": pa.array(reasons, pa.string()),
+            **{name: pa.array(values, pa.float64()) for name, values in sorted(columns.items())},
+        }
+    )
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return Answer(**fields)
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What the operating system says of a path, as our error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error}; what was appended before is "
+            "safe, make room or fix the permissions and run the same command again"
+        ) from error
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True, default=str)
+    _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    _replace(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes beside a file and renames, so that a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}; delete it to measure again") from error
+    return value if isinstance(value, dict) else None
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"{path}: cannot be read: {error}; delete {path.parent} to measure again"
+        ) from error

@@ -1,0 +1,266 @@
+"""Tasks and suites: lm-eval YAML with our recipe in `metadata.prefbench`, read without lm-eval."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prefbench.data import Source
+from prefbench.errors import DataError, TaskError
+
+Fewshot = Literal["fixed", "parity"]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Recipe(BaseModel):
+    """What is measured once a checkpoint has answered; unknown keys are refused.
+
+    `metrics` are the columns a table shows first. `pairs` marks documents with chosen and rejected
+    texts. `fewshot_fallback` names the split that examples come from where a mirror lacks the
+    few-shot split. `supplied` says how a user gets data that the hub does not have.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    measure: Literal["answers"] = "answers"
+    pairs: bool = False
+    metrics: tuple[str, ...] = ()
+    fewshot_fallback: str | None = None
+    supplied: str | None = None
+
+
+class SuiteRecipe(BaseModel):
+    """What a suite sets for its tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """A `!function module.name` of a YAML file, not yet imported."""
+
+    name: str
+    folder: Path
+
+    def resolve(self) -> Any:
+        """The function itself, from a file beside the YAML or from an importable module."""
+        from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+        try:
+            return _import_func_in_yml(self.name, self.folder)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise TaskError(f"{self.folder}: !function {self.name}: {error}") from error
+
+    @property
+    def source(self) -> str:
+        """What it is, for the task's hash: its name, and its file's content where that is ours."""
+        module = self.name.rpartition(".")[0].replace(".", "/") + ".py"
+        for file in (self.folder / module, Path(__file__).parents[1] / module):
+            if file.is_file():
+                return f"{self.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        return self.name
+
+
+@dataclass(frozen=True)
+class Task:
+    """An lm-eval task and our recipe for it; `config` is the YAML with its includes resolved."""
+
+    name: str
+    config: Mapping[str, Any]
+    recipe: Recipe
+    file: Path
+
+    @property
+    def n_shots(self) -> int:
+        return int(self.config.get("num_fewshot") or 0)
+
+    @property
+    def kind(self) -> str:
+        """lm-eval's output type."""
+        return str(self.config["output_type"])
+
+    @property
+    def eval_split(self) -> str:
+        split = self.config.get("test_split") or self.config.get("validation_split")
+        if not split:
+            raise TaskError(f"{self.file}: neither test_split nor validation_split is set")
+        return str(split)
+
+    @property
+    def shot_split(self) -> str | None:
+        """The split that examples are drawn from; none without examples."""
+        if not self.n_shots:
+            return None
+        split = self.config.get("fewshot_split") or self.config.get("training_split")
+        return str(split) if split else self.eval_split
+
+    @property
+    def definition(self) -> str:
+        """Hash of everything that the YAML says and of lm-eval's version, which carries it out."""
+        version = importlib.metadata.version("lm_eval")
+        text = json.dumps([self.config, version], sort_keys=True, default=lambda f: f.source)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that are run together."""
+
+    name: str
+    tasks: tuple[str, ...]
+    recipe: SuiteRecipe = field(default_factory=SuiteRecipe)
+    title: str = ""
+
+
+def tasks_folder() -> Path:
+    """The shipped tasks: of the checkout this file stands in, else of the installed package.
+
+    Raises:
+        TaskError: neither is there.
+    """
+    return shipped_folder("tasks")
+
+
+def shipped_folder(name: str) -> Path:
+    """A folder that stands at the top of a checkout and inside an installed package."""
+    package = Path(__file__).parent
+    for folder in (package / "_shipped" / name, package.parent / name):
+        if folder.is_dir() and any(folder.iterdir()):
+            return folder
+    raise TaskError(f"{package}: the shipped {name}/ are missing; install prefbench again")
+
+
+def load_index(folders: Sequence[Path]) -> tuple[dict[str, Task], dict[str, Suite]]:
+    """All tasks and suites of some folders; a later folder's task replaces one of the same name.
+
+    Raises:
+        TaskError: a YAML file that cannot be read, has unknown keys in our block, or names no task.
+    """
+    tasks: dict[str, Task] = {}
+    suites: dict[str, Suite] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise TaskError(f"{folder}: no such tasks folder")
+        for file in sorted(folder.rglob("*.yaml")):
+            if file.name.startswith("_"):
+                continue
+            config = _read_yaml(file)
+            if "group" in config:
+                suites[str(config["group"])] = _suite(config, file)
+            else:
+                task = _task(config, file)
+                tasks[task.name] = task
+    return tasks, suites
+
+
+def load_tasks(names: Sequence[str], folders: Sequence[Path]) -> list[tuple[Task, int | None]]:
+    """Tasks by name or by suite, each with the limit that its suite sets.
+
+    Raises:
+        TaskError: a name that is neither a task nor a suite, with the nearest names.
+    """
+    tasks, suites = load_index(folders)
+    wanted: dict[str, int | None] = {}
+    for name in names:
+        if name in suites:
+            for member in suites[name].tasks:
+                wanted.setdefault(_known(member, tasks, suites), suites[name].recipe.limit)
+        else:
+            wanted[_known(name, tasks, suites)] = None
+    return [(tasks[name], limit) for name, limit in wanted.items()]
+
+
+def splits_of(task: Task, source: Source) -> list[str]:
+    """The splits that the task reads from this source, the scored one first."""
+    shots = shot_split(task, source)
+    return [task.eval_split] + ([shots] if shots and shots != task.eval_split else [])
+
+
+def shot_split(task: Task, source: Source) -> str | None:
+    """The split that examples come from here: the task's, or its stated fallback.
+
+    Raises:
+        DataError: the mirror has neither.
+    """
+    wanted = task.shot_split
+    if wanted is None or source.has(wanted):
+        return wanted
+    fallback = task.recipe.fewshot_fallback
+    if fallback and source.has(fallback):
+        return fallback
+    raise DataError(
+        f"{source.title}: the mirror has no {wanted} split, which the {task.n_shots} examples of "
+        f"{task.name} come from"
+    )
+
+
+def _known(name: str, tasks: Mapping[str, Task], suites: Mapping[str, Suite]) -> str:
+    if name in tasks:
+        return name
+    import difflib
+
+    near = difflib.get_close_matches(name, [*tasks, *suites], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise TaskError(f"no task or suite is named {name!r}; {hint}`prefbench tasks` lists them")
+
+
+def _task(config: dict[str, Any], file: Path) -> Task:
+    if not isinstance(config.get("task"), str):
+        raise TaskError(f"{file}: no `task:` name (a file to include begins with an underscore)")
+    if "output_type" not in config or "dataset_path" not in config:
+        raise TaskError(f"{file}: a task needs output_type and dataset_path")
+    block = (config.get("metadata") or {}).get("prefbench") or {}
+    return Task(config["task"], config, _checked(Recipe, block, file), file)
+
+
+def _suite(config: dict[str, Any], file: Path) -> Suite:
+    metadata = config.get("metadata") or {}
+    recipe = _checked(SuiteRecipe, metadata.get("prefbench") or {}, file)
+    members = tuple(str(name) for name in config.get("task") or ())
+    return Suite(str(config["group"]), members, recipe, str(config.get("group_alias", "")))
+
+
+def _checked(kind: type[M], block: Any, file: Path) -> M:
+    try:
+        return kind.model_validate(block)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("metadata.prefbench", *first["loc"]))
+        raise TaskError(f"{file}: {where}: {first['msg']}") from error
+
+
+def _read_yaml(file: Path, seen: frozenset[Path] = frozenset()) -> dict[str, Any]:
+    """A YAML file with its `include:` files below it, as lm-eval reads it."""
+    file = file.resolve()
+    if file in seen:
+        raise TaskError(f"{file}: includes itself")
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
+        return Function(str(loader.construct_scalar(node)), file.parent)
+
+    Loader.add_constructor("!function", function)
+    try:
+        config = yaml.load(file.read_text(encoding="utf-8"), Loader=Loader)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{file}: cannot be read as YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise TaskError(f"{file}: is not a mapping of keys to values")
+    merged: dict[str, Any] = {}
+    includes = config.pop("include", [])
+    for name in [includes] if isinstance(includes, str) else includes:
+        merged.update(_read_yaml(file.parent / name, seen | {file}))
+    merged.update(config)
+    return merged

@@ -21,7 +21,7 @@ Statistic: TypeAlias = Callable[[Array], Array]
 """Sums (..., n_columns) to values (...)."""
 
 N_CELLS = 1 << 17
-"""Multiplicities held at once: 1 MiB, which stays in the cache, whatever n_items and n_resamples."""
+"""Multiplicities held at once: 1 MiB, which stays in the cache."""
 
 
 class Replicates(NamedTuple):

@@ -126,12 +126,11 @@ def _pair_item(
 ) -> Item:
     """The item of a preference pair: the prompt as the conversation it is."""
     texts = [*document["chosen"], *document["rejected"]]
-    if chat:
+    prompt = document["prompt"]
+    reason = document["missing"] or None
+    if chat and not reason:
         prompt = engine.apply_chat_template([dict(turn) for turn in document["messages"]])
         texts = [text.strip() for text in texts]
-    else:
-        prompt = document["prompt"]
-    reason = document["missing"] or None
     return Item(index, prompt, tuple(texts), document, str(document["cluster"]), reason)
 
 

@@ -1,0 +1,89 @@
+"""Which checkpoints the demo trains, from which, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One method: its objective with parameters, and the checkpoint that it starts from.
+
+    Objectives that need a reference take that checkpoint.
+    """
+
+    method: str
+    objective: str
+    start: str
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+RECIPES = (
+    Recipe("sft", "sft", BASE),
+    Recipe("exmate", "exmate", BASE, {"lambda_": 0.05}),
+    Recipe("dpo", "dpo", "sft", {"beta": 0.1}),
+    Recipe("dpop", "dpop", "sft", {"beta": 0.3, "lambda_": 50.0}),
+    # The paper's sum over tokens: a mean asks a margin of 1/2τ nats of every token, most of which
+    # the two responses of a low-edit pair share.
+    Recipe("ipo", "ipo_sum", "sft", {"tau": 0.1}),
+    Recipe("slic", "slic_hf", "sft", {"delta": 1.0, "lambda_": 0.5}),
+    Recipe("unlikelihood", "unlikelihood", "sft", {"alpha": 1.0}),
+    # In two stages: ExMATE in the place of SFT, then DPO against it.
+    Recipe("dpo_exmate", "dpo", "exmate", {"beta": 0.1}),
+)
+"""In an order in which each starts from one that stands before it."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base: a Llama of about a million parameters, and how long it reads."""
+
+    n_tokens: int = 1024
+    context: int = 8192
+    """Rotary positions cost nothing; 9,000 characters of real English are about 4,500 tokens."""
+    width: int = 128
+    inner_width: int = 352
+    n_layers: int = 4
+    n_heads: int = 4
+    n_steps: int = 600
+    n_short_steps: int = 400
+    """Steps on single questions in short rows, where copying and adding are learnt; the others
+    read long rows with several questions, like few-shot prompts."""
+    tokens_per_step: int = 2048
+    short_row: int = 128
+    long_row: int = 512
+    learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How every method is trained, whatever its loss."""
+
+    n_steps: int = 60
+    n_pairs: int = 24
+    """Pairs in a step."""
+    learning_rate: float = 2e-4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the bytes of a zoo, on one machine and with one set of libraries."""
+
+    seed: int = 0
+    base: Base = Base()
+    tuning: Tuning = Tuning()
+    recipes: tuple[Recipe, ...] = RECIPES
+
+    def scaled(self, scale: float) -> Settings:
+        """The same with fewer steps, or more; what learns less is as real in its structure."""
+        base = replace(
+            self.base,
+            n_steps=max(4, round(self.base.n_steps * scale)),
+            n_short_steps=max(2, round(self.base.n_short_steps * scale)),
+        )
+        # An even number: the checkpoint in the middle is saved, too.
+        n_steps = 2 * max(1, round(self.tuning.n_steps * scale / 2))
+        return replace(self, base=base, tuning=replace(self.tuning, n_steps=n_steps))

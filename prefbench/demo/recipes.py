@@ -70,7 +70,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides the bytes of a zoo, on one machine and with one set of libraries."""
+    """What decides the bytes of a zoo, beside this version of the code, libraries and machine."""
 
     seed: int = 0
     base: Base = Base()

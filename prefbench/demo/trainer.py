@@ -32,6 +32,9 @@ from prefbench.objectives import OBJECTIVES, PairLogps
 
 END = "<|endoftext|>"
 
+N_ROWS = 12
+"""Texts that go through the model together when pairs are trained on."""
+
 Batch = dict[str, Any]
 """Padded token ids `ids`, counts `n_prompt` and `n_response`, perhaps `reference`, a PairLogps."""
 
@@ -100,7 +103,7 @@ def train_base(world: World, settings: Settings, folder: Path, *, report: Report
     ):
         for group in optimizer.param_groups:
             group["lr"] = base.learning_rate * _cosine(step, base.n_steps)
-        loss = model(input_ids=batch, labels=batch).loss
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -223,26 +226,27 @@ def pad(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> Batch:
 
 
 def pair_logps(model: Any, batch: Batch) -> PairLogps:
-    """Log-probs of a padded batch's responses: sums, counts and every token's own."""
-    ids, n_prompt, n_response = batch["ids"], batch["n_prompt"], batch["n_response"]
-    logits = model(input_ids=ids).logits[:, :-1].float()
-    targets = ids[:, 1:]
-    logps = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    # Column t predicts token t + 1; gather each row's response to the left edge.
+    """Log-probs of a padded batch's responses: sums, counts and every token's own.
+
+    Rows of like length go through the model together: to compute on pads takes time, too.
+    """
+    n_prompt, n_response = batch["n_prompt"], batch["n_response"]
+    n_tokens = n_prompt + n_response
     steps = torch.arange(int(n_response.max()))
-    within = steps[None, :] < n_response[:, None]
-    columns = (n_prompt[:, None] - 1 + steps[None, :]).clamp(max=targets.shape[1] - 1)
-    tokens = torch.where(within, logps.gather(1, columns), torch.zeros(()))
-    n_pairs = len(ids) // 2
+    by_length = n_tokens.argsort(stable=True)
+    parts = []
+    for rows in by_length.split(N_ROWS):
+        ids = batch["ids"][rows, : int(n_tokens[rows].max())]
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        logps = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        # Column t predicts token t + 1; each row's response moves to the left edge.
+        columns = (n_prompt[rows, None] - 1 + steps).clamp(max=logps.shape[1] - 1)
+        parts.append(logps.gather(1, columns))
+    tokens = torch.cat(parts)[by_length.argsort()]
+    tokens = torch.where(steps < n_response[:, None], tokens, torch.zeros(()))
     sums = tokens.sum(-1)
-    return PairLogps(
-        sums[:n_pairs],
-        sums[n_pairs:],
-        n_response[:n_pairs],
-        n_response[n_pairs:],
-        tokens[:n_pairs],
-        tokens[n_pairs:],
-    )
+    n = len(sums) // 2
+    return PairLogps(sums[:n], sums[n:], n_response[:n], n_response[n:], tokens[:n], tokens[n:])
 
 
 def _observe(policy: PairLogps, reference: PairLogps | None, beta: float) -> dict[str, float]:

@@ -83,7 +83,10 @@ def find_source(config: Mapping[str, Any], mirrors: Sequence[Path], folder: Path
     revision = options.pop("revision", None)
     dataset = str(config["dataset_path"])
     if dataset in LOCAL_FORMATS:
-        files = {split: folder / name for split, name in options.pop("data_files", {}).items()}
+        named = options.pop("data_files", None)
+        if not isinstance(named, Mapping) or not all(isinstance(n, str) for n in named.values()):
+            raise DataError(f"{folder}: dataset_kwargs.data_files must name one file per split")
+        files = {split: folder / name for split, name in named.items()}
         for split, file in files.items():
             if not file.is_file():
                 raise DataError(f"{file}: the {split} split that the task names is not there")
@@ -101,14 +104,25 @@ def _mirrored(mirror: Path, dataset: str, configuration: str) -> dict[str, Path]
     """The splits of a set that a mirror has, by file."""
     if not mirror.is_dir():
         raise DataError(f"{mirror}: no such mirror directory (--mirror or PREFBENCH_MIRROR)")
-    index: Any = LAYOUT
-    if (mirror / INDEX).is_file():
-        try:
-            index = yaml.safe_load((mirror / INDEX).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, OSError) as error:
-            raise DataError(f"{mirror / INDEX}: cannot be read: {error}") from error
-    splits = (index.get(dataset) or {}).get(configuration) or {}
+    splits = _index(mirror).get(dataset, {}).get(configuration, {})
     return {s: mirror / name for s, name in splits.items() if (mirror / name).is_file()}
+
+
+def _index(mirror: Path) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+    """A mirror's own index, else the usual layout."""
+    file = mirror / INDEX
+    if not file.is_file():
+        return LAYOUT
+    try:
+        index = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        return {
+            dataset: {name: dict(splits) for name, splits in configurations.items()}
+            for dataset, configurations in index.items()
+        }
+    except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file}: cannot be read as data set → configuration → split → file: {error}"
+        ) from error
 
 
 def identity(source: Source, splits: Iterable[str]) -> str:
@@ -174,7 +188,7 @@ def _read(path: Path) -> Dataset:
 
             return datasets.Dataset(InMemoryTable(pyarrow.csv.read_csv(path)))
         return datasets.Dataset.from_list(list(_json_rows(path)))
-    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as data: {_first_line(error)}") from error
 
 
@@ -186,7 +200,8 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     if text.lstrip().startswith("["):
         yield from json.loads(text)
     else:
-        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+        # Not splitlines: a text may hold a line separator that JSON need not escape.
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())
 
 
 def write_mirror(
@@ -202,8 +217,12 @@ def write_mirror(
     """
     folder.mkdir(parents=True, exist_ok=True)
     index: dict[str, dict[str, dict[str, str]]] = {}
-    if (folder / INDEX).is_file():
-        index = yaml.safe_load((folder / INDEX).read_text(encoding="utf-8")) or {}
+    for dataset, configurations in _index(folder).items():  # what is there stays
+        for name in configurations:
+            if files := _mirrored(folder, dataset, name):
+                index.setdefault(dataset, {})[name] = {
+                    split: file.relative_to(folder).as_posix() for split, file in files.items()
+                }
     for source, splits in sources:
         loaded = load(source, splits)
         for split, dataset in loaded.items():
@@ -221,11 +240,10 @@ def _spare_name(source: Source, split: str) -> str:
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids the hub."""
-    return any(
-        os.environ.get(flag, "").upper() in {"1", "TRUE", "YES", "ON"}
-        for flag in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-    )
+    """Whether the environment forbids the hub, as huggingface_hub or datasets read it."""
+    hub = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    sets = os.environ.get("HF_DATASETS_OFFLINE", "")
+    return any(flag.upper() in {"1", "TRUE", "YES", "ON"} for flag in (hub, sets))
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import jinja2
 import lm_eval.utils
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -26,6 +28,21 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 datasets.disable_progress_bars()
 
 
+SHOT_SEED = 1234
+"""lm-eval's own default, for parity."""
+
+WEIGHTED = {
+    "word_perplexity": "weighted_perplexity",
+    "byte_perplexity": "weighted_perplexity",
+    "bits_per_byte": "bits_per_byte",
+}
+"""Metrics that are aggregated otherwise than by their mean, and lm-eval's name of how."""
+
+
+REFUSALS = (LookupError, ValueError, TypeError, AttributeError, ImportError, AssertionError)
+"""What lm-eval raises over settings that it cannot carry out, besides a template's own errors."""
+
+
 class FixedSampler(ContextSampler):  # type: ignore[misc]  # lm-eval ships no types
     """The examples that the task has put down for the item at hand."""
 
@@ -41,14 +58,17 @@ class HarnessTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any], splits: Mapping[str, Dataset]) -> None:
         self._splits = splits
         super().__init__(config=config)
-        self.set_fewshot_seed(1234)  # lm-eval's own default, for parity
+        self.set_fewshot_seed(SHOT_SEED)
 
     def download(self, *args: Any, **kwargs: Any) -> None:
         self.dataset = self._splits
 
     def fewshot_context(self, doc: Mapping[str, Any], num_fewshot: int, **kwargs: Any) -> str:
-        if isinstance(getattr(self, "sampler", None), FixedSampler):
-            self.sampler.examples = self._first_others(doc, num_fewshot)
+        if num_fewshot:
+            if isinstance(self.sampler, FixedSampler):
+                self.sampler.examples = self._first_others(doc, num_fewshot)
+            elif len(self.sampler.df) <= num_fewshot:  # one is left out where it is the item
+                raise self._too_few(num_fewshot, len(self.sampler.df) - 1)
         return str(super().fewshot_context(doc, num_fewshot, **kwargs))
 
     def _first_others(self, doc: Mapping[str, Any], n: int) -> list[Mapping[str, Any]]:
@@ -57,11 +77,14 @@ class HarnessTask(ConfigurableTask):  # type: ignore[misc]
         pool, likenesses = self._pool
         others = [d for d, likeness in zip(pool, likenesses, strict=True) if likeness != item][:n]
         if len(others) < n:
-            raise DataError(
-                f"task {self.config.task}: {n} examples are asked for, the few-shot split has "
-                f"{len(others)} besides the item"
-            )
+            raise self._too_few(n, len(others))
         return others
+
+    def _too_few(self, n: int, n_others: int) -> DataError:
+        return DataError(
+            f"task {self.config.task}: {n} examples are asked for, the few-shot split has "
+            f"{n_others} besides the item"
+        )
 
     @functools.cached_property
     def _pool(self) -> tuple[list[Mapping[str, Any]], list[tuple[Any, ...]]]:
@@ -110,12 +133,36 @@ def build_task(
     for key in ("validation_split", "test_split"):
         if config.get(key) not in (None, task.eval_split):
             config[key] = None
+    if not config.get("process_results"):
+        _check_metrics(task, config.get("metric_list") or ())
     try:
-        return HarnessTask(config, splits)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        harness = HarnessTask(config, splits)
+    except (*REFUSALS, jinja2.TemplateError) as error:
         raise TaskError(
             f"{task.file}: lm-eval refuses the task: {type(error).__name__}: {error}"
         ) from error
+    _check_aggregations(task, harness)
+    return harness
+
+
+def _check_metrics(task: Task, entries: Sequence[Mapping[str, Any]]) -> None:
+    """lm-eval would look for an unknown metric on the hub and fail at the first answer."""
+    for entry in entries:
+        name = entry.get("metric")
+        if isinstance(name, str) and (name not in metric_registry or entry.get("hf_evaluate")):
+            raise TaskError(f"{task.file}: metric_list: lm-eval itself has no metric {name!r}")
+
+
+def _check_aggregations(task: Task, harness: HarnessTask) -> None:
+    """A mean under the name of something else would be a wrong number."""
+    for metric, aggregation in harness.aggregation().items():
+        name = getattr(aggregation, "__name__", str(aggregation))
+        known = WEIGHTED.get(metric, "mean")
+        if name != known:
+            raise TaskError(
+                f"{task.file}: metric_list: {metric} is aggregated by {name}; prefbench aggregates "
+                f"it by {known} only"
+            )
 
 
 def _once_per_split(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

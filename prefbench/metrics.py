@@ -126,9 +126,10 @@ def metrics_of(
         {q for q in quantities if not q.endswith((".value", ".weight"))}, higher_is_better
     )
     for name in sorted(weighted):
-        statistic, unit = _WEIGHTED.get(name, (_ratio, "number"))
+        kind = name.partition(",")[0]
+        statistic, unit = _WEIGHTED.get(kind, (_ratio, "number"))
         columns = (f"{name}.value", f"{name}.weight")
-        metrics[name] = Metric(name, columns, statistic, higher_is_better.get(name), unit)
+        metrics[name] = Metric(name, columns, statistic, higher_is_better.get(kind), unit)
     return metrics
 
 

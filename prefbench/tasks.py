@@ -58,16 +58,19 @@ class Function:
 
         try:
             return _import_func_in_yml(self.name, self.folder)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, ValueError, SyntaxError, NameError) as error:
             raise TaskError(f"{self.folder}: !function {self.name}: {error}") from error
 
     @property
     def source(self) -> str:
         """What it is, for the task's hash: its name, and its file's content where that is ours."""
         module = self.name.rpartition(".")[0].replace(".", "/") + ".py"
-        for file in (self.folder / module, Path(__file__).parents[1] / module):
-            if file.is_file():
-                return f"{self.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        places = [self.folder]
+        if module.startswith("prefbench/"):
+            places.append(Path(__file__).parents[1])
+        for place in places:
+            if (place / module).is_file():
+                return f"{self.name}:{hashlib.sha256((place / module).read_bytes()).hexdigest()}"
         return self.name
 
 
@@ -219,20 +222,25 @@ def _task(config: dict[str, Any], file: Path) -> Task:
         raise TaskError(f"{file}: no `task:` name (a file to include begins with an underscore)")
     if "output_type" not in config or "dataset_path" not in config:
         raise TaskError(f"{file}: a task needs output_type and dataset_path")
-    block = (config.get("metadata") or {}).get("prefbench") or {}
-    return Task(config["task"], config, _checked(Recipe, block, file), file)
+    return Task(config["task"], config, _checked(Recipe, config, file), file)
 
 
 def _suite(config: dict[str, Any], file: Path) -> Suite:
+    members = config.get("task") or []
+    members = [members] if isinstance(members, str) else members
+    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+        raise TaskError(f"{file}: task: a suite lists its tasks by name")
+    recipe = _checked(SuiteRecipe, config, file)
+    return Suite(str(config["group"]), tuple(members), recipe, str(config.get("group_alias", "")))
+
+
+def _checked(kind: type[M], config: Mapping[str, Any], file: Path) -> M:
+    """Our block of a YAML file."""
     metadata = config.get("metadata") or {}
-    recipe = _checked(SuiteRecipe, metadata.get("prefbench") or {}, file)
-    members = tuple(str(name) for name in config.get("task") or ())
-    return Suite(str(config["group"]), members, recipe, str(config.get("group_alias", "")))
-
-
-def _checked(kind: type[M], block: Any, file: Path) -> M:
+    if not isinstance(metadata, dict):
+        raise TaskError(f"{file}: metadata: is not a mapping of keys to values")
     try:
-        return kind.model_validate(block)
+        return kind.model_validate(metadata.get("prefbench") or {})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("metadata.prefbench", *first["loc"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +32,21 @@ class Logp(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """A generated text up to its stop string; `finished` is false where the token limit cut it."""
+    """A generated text up to its stop string; `finished` is false where the token limit cut it.
+
+    `n_tokens` counts the stop string and not the end-of-sequence token; `finite` is false where a
+    token was picked from log-probs that are not all numbers.
+    """
 
     text: str
     n_tokens: int
     finished: bool
     n_cut: int = 0
+    finite: bool = True
+
+
+TEXTS_AT_ONCE = 16
+"""Texts that are generated together where lm-eval drives the engine."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +145,17 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return [sum(one.logp for one in self.score(text)) for text in windows]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        texts = []
-        for request in requests:
-            prompt, settings = request.args
-            texts += self.generate([self.tok_encode(prompt)], sampling_of(settings))
-        return [one.text for one in texts]
+        prompts = [self.tok_encode(request.args[0]) for request in requests]
+        settings = [sampling_of(request.args[1]) for request in requests]
+        order = sorted(range(len(requests)), key=lambda i: (repr(settings[i]), -len(prompts[i]), i))
+        texts: dict[int, str] = {}
+        for sampling, group in itertools.groupby(order, key=settings.__getitem__):
+            alike = list(group)
+            for start in range(0, len(alike), TEXTS_AT_ONCE):
+                batch = alike[start : start + TEXTS_AT_ONCE]
+                generated = self.generate([prompts[i] for i in batch], sampling)
+                texts.update(zip(batch, (one.text for one in generated), strict=True))
+        return [texts[i] for i in range(len(requests))]
 
 
 def sampling_of(settings: dict[str, object]) -> Sampling:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from lm_eval.models.utils import (
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -67,7 +71,7 @@ class HFEngine(Engine):
                 trust_remote_code=settings.trust_remote_code,
             )
             if checkpoint.adapter:
-                self.model = _with_adapter(self.model, folder)
+                self.model = _with_adapter(self.model, folder, settings)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:
             raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
         self.model.to(self._device).eval()
@@ -98,12 +102,26 @@ class HFEngine(Engine):
 
     @property
     def eot_token_id(self) -> int:
+        """The end-of-sequence token.
+
+        Raises:
+            EngineError: the tokenizer names none.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise EngineError(
+                f"{self.checkpoint.path}: the tokenizer names no end-of-sequence token; set "
+                "eos_token in tokenizer_config.json"
+            )
         return int(self.tokenizer.eos_token_id)
 
     @property
     def prefix_token_id(self) -> int:
         first = self.tokenizer.bos_token_id
-        return int(first if first is not None else self.tokenizer.eos_token_id)
+        return self.eot_token_id if first is None else int(first)
+
+    @cached_property
+    def _prefix(self) -> str:
+        return str(self.tokenizer.decode(self.prefix_token_id))
 
     @property
     def tokenizer_name(self) -> str:
@@ -113,8 +131,8 @@ class HFEngine(Engine):
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         if add_special_tokens is None:
-            start = self.tokenizer.decode(self.prefix_token_id)
-            special = {"add_special_tokens": False} if has_bos_prefix(string, start) else {}
+            doubled = has_bos_prefix(string, self._prefix)
+            special = {"add_special_tokens": False} if doubled else {}
         else:
             special = {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer.encode(string, **special))
@@ -190,7 +208,7 @@ class HFEngine(Engine):
                 f"{self.checkpoint.path}: {sampling.max_gen_toks} tokens to generate leave no room "
                 f"for a prompt in a context of {self.max_length}"
             )
-        rows = [list(prompt)[-room:] for prompt in prompts]
+        rows = [list(prompt)[-room:] or [self.prefix_token_id] for prompt in prompts]
         width = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
         pad = self.eot_token_id if pad is None else pad
@@ -208,6 +226,7 @@ class HFEngine(Engine):
             if sampling.temperature > 0
             else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         )
+        watch = _FiniteLogits()
         torch.manual_seed(sampling.seed)
         output = self.model.generate(
             input_ids=ids.to(self._device),
@@ -215,20 +234,34 @@ class HFEngine(Engine):
             max_new_tokens=sampling.max_gen_toks,
             stopping_criteria=StoppingCriteriaList([_StopStrings(self.tokenizer, until, width)]),
             pad_token_id=pad,
+            logits_processor=LogitsProcessorList([watch]),
             **sampled,
         )
         return [
-            self._generation(tokens, until, len(prompt) - len(row))
-            for tokens, prompt, row in zip(output[:, width:].tolist(), prompts, rows, strict=True)
+            self._generation(tokens, until)._replace(
+                n_cut=max(0, len(prompt) - len(row)), finite=finite
+            )
+            for tokens, prompt, row, finite in zip(
+                output[:, width:].tolist(), prompts, rows, watch.finite, strict=True
+            )
         ]
 
-    def _generation(self, tokens: list[int], until: list[str], n_cut: int) -> Generation:
-        ends = [i for i, token in enumerate(tokens) if token in self._end_ids]
-        kept = tokens[: ends[0]] if ends else tokens
+    def _generation(self, tokens: list[int], until: list[str]) -> Generation:
+        """One row up to its own end: a row that ends before the others is padded or goes on."""
+        ended = next((i for i, token in enumerate(tokens) if token in self._end_ids), None)
+        kept = tokens[:ended]
+
+        def stopped(n: int) -> bool:
+            # With special tokens, which may be stop strings and which the text leaves out.
+            said = self.tokenizer.decode(kept[:n])
+            return any(stop in said for stop in until if stop)
+
+        finished = ended is not None
+        if stopped(len(kept)):
+            finished = True
+            kept = kept[: bisect_left(range(len(kept)), True, key=stopped)]
         raw = self.tokenizer.decode(kept, skip_special_tokens=True)
-        text = postprocess_generated_text(raw, until, None)
-        finished = bool(ends) or any(stop in raw for stop in until if stop)
-        return Generation(text, len(kept), finished, n_cut)
+        return Generation(postprocess_generated_text(raw, until, None), len(kept), finished)
 
     @cached_property
     def _end_ids(self) -> frozenset[int]:
@@ -245,13 +278,26 @@ class _StopStrings(StoppingCriteria):
         self.tokenizer = tokenizer
         self.until = [stop for stop in until if stop]
         self.start = prompt_width
-        lengths = [len(tokenizer.encode(s, add_special_tokens=False)) for s in self.until]
-        self.tail = max(lengths, default=0) + 2
+        # At worst every byte is a token; two more, where a token holds the stop's beginning.
+        self.tail = max((len(stop.encode()) for stop in self.until), default=0) + 2
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.tail :])
         done = [any(stop in tail for stop in self.until) for tail in tails]
         return torch.tensor(done, device=input_ids.device)
+
+
+class _FiniteLogits(LogitsProcessor):
+    """Remembers which rows had logits that are not numbers; greedy search would not say."""
+
+    def __init__(self) -> None:
+        self.finite: list[bool] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        rows = (~scores.isnan().any(-1)).tolist()
+        before = self.finite or [True] * len(rows)
+        self.finite = [a and b for a, b in zip(before, rows, strict=True)]
+        return scores.nan_to_num() if not all(rows) else scores
 
 
 def _load_tokenizer(folders: Sequence[str], settings: EngineSettings) -> Any:
@@ -267,9 +313,11 @@ def _load_tokenizer(folders: Sequence[str], settings: EngineSettings) -> Any:
     raise EngineError("no folder to load a tokenizer from")
 
 
-def _with_adapter(model: Any, folder: str) -> Any:
+def _with_adapter(model: Any, folder: str, settings: EngineSettings) -> Any:
     from peft import PeftModel
 
+    if not settings.allow_pickle and not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise OSError("the adapter has no adapter_model.safetensors (allow_pickle loads others)")
     return PeftModel.from_pretrained(model, folder)
 
 

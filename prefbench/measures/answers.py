@@ -14,6 +14,8 @@ from prefbench.engines.base import Engine, TokenRequest
 from prefbench.measures.requests import Item, Requests
 from prefbench.records import Answer, Record
 
+NOT_FINITE = "the log-prob is not a finite number"
+
 
 def plan(requests: Requests, size: int) -> list[list[int]]:
     """Batches of item indices, longest first; the same for every run of the same requests."""
@@ -57,8 +59,10 @@ def _scored_answer(
 ) -> Answer:
     item, tokens = requests.items[index], requests.tokens[index]
     reason = item.reason or reason
+    if reason is None and not logps:
+        reason = "the text has no tokens"
     if reason is None and any(not math.isfinite(one.logp) for one in logps):
-        reason = "the log-prob is not a finite number"
+        reason = NOT_FINITE
     if reason:
         return Answer(item.item, reason=reason)
     sums, greedy = [one.logp for one in logps], [one.greedy for one in logps]
@@ -89,6 +93,8 @@ def _generate(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[
             n_cut=one.n_cut,
             unfinished=(not one.finished,),
         )
+        if one.finite
+        else Answer(requests.items[index].item, reason=NOT_FINITE)
         for index, one in zip(batch, texts, strict=True)
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefbench.engines.base import Engine, Sampling, TokenRequest, sampling_of
 from prefbench.errors import TaskError
-from prefbench.harness import HarnessTask
+from prefbench.harness import SHOT_SEED, HarnessTask
 from prefbench.tasks import Task
 
 Progress = Callable[[int, int], None]
@@ -73,6 +73,7 @@ def build_requests(
     Raises:
         TaskError: the task has no documents.
     """
+    harness.set_fewshot_seed(SHOT_SEED)  # building twice gives the same
     documents = harness.eval_docs
     n = len(documents) if limit is None else min(limit, len(documents))
     if n == 0:
@@ -137,12 +138,10 @@ def _pair_item(
 def _encode(item: Item, task: Task, engine: Engine, end: int | None) -> tuple[TokenRequest, ...]:
     if item.reason:
         return ()
-    if task.recipe.pairs:
+    if end is not None:
         context = engine.tok_encode(item.prompt) or [engine.prefix_token_id]
         return tuple(
             TokenRequest(context, [*engine.tok_encode(text, add_special_tokens=False), end])
-            if end is not None
-            else TokenRequest(context, engine.tok_encode(text, add_special_tokens=False))
             for text in item.continuations
         )
     if task.kind == "generate_until":
@@ -171,16 +170,15 @@ def _split_jointly(item: Item, engine: Engine) -> tuple[TokenRequest, ...]:
     )
 
 
-def _end_of_turn(engine: Engine, *, chat: bool) -> int | None:
+def _end_of_turn(engine: Engine, *, chat: bool) -> int:
     """The id that ends a reply: what the chat template writes after one, else end-of-sequence."""
     if not chat:
         return int(engine.eot_token_id)
-    probe = "\u2022reply\u2022"
-    rendered = engine.apply_chat_template(
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": probe}],
-        add_generation_prompt=False,
-    )
-    tail = rendered.rpartition(probe)[2].lstrip()
-    ids = engine.tok_encode(tail, add_special_tokens=False) if tail else []
-    special = set(getattr(engine.tokenizer, "all_special_ids", ()))
-    return next((i for i in ids if i in special), None)
+    # A turn follows the reply, lest the engine render an opening of the reply.
+    reply = "\u2022reply\u2022"
+    turns = [("user", "a"), ("assistant", reply), ("user", "b")]
+    rendered = engine.apply_chat_template([{"role": r, "content": text} for r, text in turns])
+    after = engine.tok_encode(rendered.rpartition(reply)[2].lstrip(), add_special_tokens=False)
+    added = getattr(engine.tokenizer, "added_tokens_decoder", {})
+    special = {i for i, token in added.items() if token.special}
+    return next((i for i in after if i in special), int(engine.eot_token_id))

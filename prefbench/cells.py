@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefbench import data
-from prefbench.checkpoints import find_checkpoints
+from prefbench.checkpoints import find_checkpoints, tokenizer_folder
 from prefbench.errors import DataError, InputError
 from prefbench.records import Checkpoint
 from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, tasks_folder
@@ -198,11 +198,10 @@ def _uses_chat(checkpoint: Checkpoint, choice: ChatTemplate) -> bool:
     """Whether prompts go through the chat template; `auto` does where the tokenizer has one."""
     if choice != "auto":
         return choice == "on"
-    for folder in (checkpoint.path, Path(checkpoint.base or checkpoint.path)):
-        if (folder / "chat_template.jinja").is_file():
-            return True
-        with contextlib.suppress(OSError, ValueError):
-            facts = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            if facts.get("chat_template"):
-                return True
+    folder = tokenizer_folder(checkpoint)
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        facts = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return bool(facts.get("chat_template"))
     return False

@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 
 
+STOPPED = 130
+
+
 class Fewshot(StrEnum):
     fixed = "fixed"
     parity = "parity"
@@ -328,9 +331,10 @@ def main() -> None:
     except PrefbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STOPPED:  # by Ctrl-C, as typer tells it
+            print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import importlib.metadata
 import json
@@ -129,7 +130,7 @@ def _write_plan(
         ],
     }
     name = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    store.write_plan(name, {**plan, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "id": name})
+    store.write_plan(name, {**plan, "when": _now(), "id": name})
     return name
 
 
@@ -326,8 +327,13 @@ class _Work:
                 "n_cpus": os.cpu_count(),
             },
             "command": sys.argv,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "finished": _now(),
         }
+
+
+def _now() -> str:
+    """Fine enough that plans of one second keep their order."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from prefbench.demo.training import train_zoo
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +19,14 @@ def real_data() -> Path:
     if not named and not folder.is_dir():
         pytest.skip("no real data: set PREFBENCH_MIRROR to a mirror of the data sets")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo whose checkpoints are real and have learnt next to nothing. Leave it as it is."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # one zoo for all workers
+        shared = shared.parent
+    with FileLock(shared / "zoo.lock"):
+        train_zoo(shared / "zoo", scale=0.01)
+    return shared / "zoo"

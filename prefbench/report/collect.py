@@ -180,18 +180,18 @@ _CONDITIONS = {"chat": "the chat template", "dtype": "the number format", "engin
 
 
 def _counted(manifests: Sequence[dict[str, Any]], key: str, what: str) -> list[str]:
-    counts = {one["checkpoint"]["name"]: one[key] for one in manifests if one[key]}
-    if not counts:
-        return []
-    total = manifests[0]["n_items"]
-    if len(counts) == len(manifests) and len(set(counts.values())) == 1:
-        why = manifests[0]["missing"] if key == "n_missing" else {}
-        details = "; ".join(f"{n} × {reason}" for reason, n in why.items())
-        return [
-            f"{next(iter(counts.values()))} of {total} {what}"
-            + (f" ({details})" if details else "")
-        ]
-    return [f"{what}: " + ", ".join(f"{n} of {total} in {who}" for who, n in counts.items())]
+    """How many items of each checkpoint a remark is true of, told once where all are alike."""
+    told: dict[str, list[str]] = {}
+    for one in manifests:
+        if one[key]:
+            why = one["missing"] if key == "n_missing" else {}
+            details = "; ".join(f"{n} × {reason}" for reason, n in why.items())
+            text = f"{one[key]} of {one['n_items']} {what}" + (f" ({details})" if details else "")
+            told.setdefault(text, []).append(one["checkpoint"]["name"])
+    return [
+        text if len(who) == len(manifests) else f"{', '.join(who)}: {text}"
+        for text, who in told.items()
+    ]
 
 
 def _checkpoint(facts: Mapping[str, Any]) -> Checkpoint:

@@ -39,7 +39,7 @@ def render(board: Board, style: str = "text", *, width: int = 100, everything: b
 def _text(board: Board, width: int, everything: bool) -> str:
     """Blocks of columns that fit the width, each with the rows' names."""
     columns = [c for c in board.columns if c.shown or everything]
-    notes = _Notes(board)
+    notes = _Notes(board, columns)
     heads = _heads(columns)
     n_heads = len(heads[0]) if heads else 0
     first = [*[""] * n_heads, *(plain(_label(row, board)) for row in board.rows)]
@@ -101,7 +101,7 @@ def _blocks(
 
 def _markdown(board: Board, width: int, everything: bool) -> str:
     columns = [c for c in board.columns if c.shown or everything]
-    notes = _Notes(board)
+    notes = _Notes(board, columns)
     heads = _heads(columns)
     head = ["method", *("<br>".join(_escaped(part) for part in one if part) for one in heads)]
     lines = [head, ["---", *("---:" for _ in columns)]]
@@ -193,17 +193,21 @@ STYLES: Mapping[str, Callable[[Board, int, bool], str]] = {
 
 
 class _Notes:
-    """The reasons of missing cells, numbered as they turn up, and all else below a table."""
+    """The reasons of missing cells, numbered row by row, and all else below a table."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, columns: Sequence[Column]) -> None:
         self.board = board
         self.numbers: dict[str, int] = {}
+        for row in board.rows:
+            for column in columns:
+                if board.entry(row, column) is None:
+                    reason = board.reason(row, column)
+                    self.numbers.setdefault(reason, len(self.numbers) + 1)
 
     def cell(self, row: Checkpoint, column: Column) -> str:
         entry = self.board.entry(row, column)
         if entry is None:
-            number = self.numbers.setdefault(self.board.reason(row, column), len(self.numbers) + 1)
-            return f"— ({number})"
+            return f"— ({self.numbers[self.board.reason(row, column)]})"
         return written(entry.score.estimate, column.metric) + MARKS[entry.verdict]
 
     def lines(self) -> list[str]:
@@ -236,16 +240,14 @@ def _figure(value: float, metric: Metric) -> str:
     if math.isnan(value):
         return "undefined"
     if metric.unit == "percent":
-        return f"{100 * value:.1f}"
-    if metric.unit == "perplexity":
-        return f"{value:.2f}" if value < 100 else f"{value:.4g}"
-    return (
-        f"{value:.3f}"
-        if abs(value) < 10
-        else f"{value:.2f}"
-        if abs(value) < 1e5
-        else f"{value:.4g}"
-    )
+        text = f"{100 * value:.1f}"
+    elif abs(value) >= 1e4:
+        text = f"{value:.4g}"
+    elif metric.unit == "perplexity":
+        text = f"{value:.2f}" if value < 100 else f"{value:.1f}"
+    else:
+        text = f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _label(row: Checkpoint, board: Board) -> str:

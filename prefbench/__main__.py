@@ -1,0 +1,5 @@
+"""`python -m prefbench`."""
+
+from prefbench.cli import main
+
+main()

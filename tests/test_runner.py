@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import prefbench.engines
+import prefbench.measures.requests
+from prefbench.cells import Settings, find, plan_cells, plan_tasks
+from prefbench.errors import DataError, InputError, TaskError
+from prefbench.report.collect import collect
+from prefbench.report.tables import render, rows_of
+from prefbench.runner import Listener, Outcome, run
+from prefbench.store import Store
+
+FEW = Settings(limit=6, batch_size=4)
+TASKS = ("demo_dialogues", "demo_everyday")
+
+
+@pytest.fixture
+def runs(small_zoo: Path, tmp_path: Path) -> Path:
+    """A directory of two checkpoints that a test may break."""
+    for name in ("sft", "dpo"):
+        shutil.copytree(
+            small_zoo / "checkpoints" / name,
+            tmp_path / "runs" / name,
+            ignore=shutil.ignore_patterns("checkpoint-*"),
+        )
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def mirror(small_zoo: Path) -> Path:
+    return small_zoo / "data"
+
+
+def measure(runs: Path, mirror: Path, settings: Settings = FEW, **more: Any) -> Outcome:
+    return run(
+        runs,
+        **{
+            "tasks": TASKS,
+            "results": runs.parent / "results",
+            "settings": settings,
+            "mirrors": [mirror],
+            **more,
+        },
+    )
+
+
+def values(results: Path) -> dict[tuple[str, str, str], float | None]:
+    rows = rows_of(collect(results))
+    return {(r["checkpoint"], r["task"], r["metric"]): r["value"] for r in rows if r["shown"]}
+
+
+def test_every_cell_is_measured_once(runs: Path, mirror: Path, monkeypatch: Any) -> None:
+    first = measure(runs, mirror)
+    assert len(first.measured) == 4
+    assert not first.failed
+    table = render(collect(runs.parent / "results"), "text")
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("a model was loaded for a run that was done")
+
+    monkeypatch.setattr(prefbench.engines, "open_engine", refuse)
+    again = measure(runs, mirror)
+    assert again.measured == ()
+    assert set(again.done) == set(first.measured)
+    assert again.plan == first.plan
+    assert render(collect(runs.parent / "results"), "text") == table
+
+
+def test_prompts_are_built_once_for_checkpoints_that_share_a_tokenizer(
+    runs: Path, mirror: Path, monkeypatch: Any
+) -> None:
+    built: list[str] = []
+    build = prefbench.measures.requests.build_requests
+
+    def counted(task: Any, *args: Any, **more: Any) -> Any:
+        built.append(task.name)
+        return build(task, *args, **more)
+
+    monkeypatch.setattr(prefbench.measures.requests, "build_requests", counted)
+    measure(runs, mirror)
+    assert sorted(built) == sorted(TASKS)
+
+
+def test_a_renamed_checkpoint_is_not_measured_again(runs: Path, mirror: Path) -> None:
+    first = measure(runs, mirror)
+    (runs / "dpo").rename(runs / "dpo-renamed")
+    again = measure(runs, mirror)
+    assert again.measured == ()
+    found = values(runs.parent / "results")
+    assert found["dpo-renamed", "demo_everyday", "acc_norm"] is not None
+    assert set(again.done) == set(first.measured)
+
+
+def test_an_overwritten_checkpoint_is_measured_again_and_its_old_numbers_are_gone(
+    runs: Path, mirror: Path
+) -> None:
+    measure(runs, mirror)
+    before = values(runs.parent / "results")
+    weights = load_file(runs / "dpo" / "model.safetensors")
+    save_file({k: v * 0.5 for k, v in weights.items()}, runs / "dpo" / "model.safetensors")
+    assert len(measure(runs, mirror).measured) == len(TASKS)
+    after = values(runs.parent / "results")
+    key = ("dpo", "demo_dialogues", "perplexity.v1")
+    assert after[key] != before[key]
+    assert after["sft", *key[1:]] == before["sft", *key[1:]]
+
+
+def test_numbers_of_weights_that_are_no_longer_there_are_not_shown(
+    runs: Path, mirror: Path
+) -> None:
+    measure(runs, mirror)
+    weights = load_file(runs / "dpo" / "model.safetensors")
+    save_file({k: v * 0.5 for k, v in weights.items()}, runs / "dpo" / "model.safetensors")
+    measure(runs, mirror, tasks=["demo_everyday"])
+    rows = rows_of(collect(runs.parent / "results"))
+    stale = [r for r in rows if r["checkpoint"] == "dpo" and r["task"] == "demo_dialogues"]
+    assert {r["value"] for r in stale} == {None}
+    assert {r["missing"] for r in stale} == {"the checkpoint has changed since; run again"}
+
+
+def test_a_broken_checkpoint_takes_no_other_down(runs: Path, mirror: Path) -> None:
+    weights = (runs / "dpo" / "model.safetensors").read_bytes()
+    (runs / "dpo" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    outcome = measure(runs, mirror)
+    assert len(outcome.measured) == len(TASKS)
+    assert list(outcome.broken) == ["dpo"]
+    assert "model.safetensors" in outcome.broken["dpo"]
+    assert outcome.broken["dpo"] in render(collect(runs.parent / "results"), "text")
+
+
+def test_weights_that_do_not_load_fail_their_cells_alone(runs: Path, mirror: Path) -> None:
+    facts = json.loads((runs / "dpo" / "config.json").read_text())
+    (runs / "dpo" / "config.json").write_text(json.dumps({**facts, "model_type": "nonsense"}))
+    outcome = measure(runs, mirror)
+    assert len(outcome.measured) == len(TASKS)
+    assert {name.partition(" × ")[0] for name in outcome.failed} == {"dpo"}
+    assert all("cannot be loaded" in reason for reason in outcome.failed.values())
+    missing = {r["missing"] for r in rows_of(collect(runs.parent / "results")) if r["missing"]}
+    assert any("cannot be loaded" in reason for reason in missing)
+
+
+def test_weights_that_give_nan_have_missing_items_not_zeros(runs: Path, mirror: Path) -> None:
+    weights = load_file(runs / "dpo" / "model.safetensors")
+    broken = {k: torch.full_like(v, torch.nan) for k, v in weights.items()}
+    save_file(broken, runs / "dpo" / "model.safetensors")
+    assert not measure(runs, mirror).failed
+    rows = [r for r in rows_of(collect(runs.parent / "results")) if r["checkpoint"] == "dpo"]
+    assert {r["value"] for r in rows} == {None}
+    assert "the log-prob is not a finite number" in render(collect(runs.parent / "results"), "text")
+
+
+def test_a_task_with_a_broken_file_takes_no_other_down(
+    runs: Path, mirror: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(mirror, tmp_path / "mirror")
+    (tmp_path / "mirror" / "everyday" / "validation.jsonl").write_text('{"activity_label": "cut')
+    outcome = measure(runs, tmp_path / "mirror")
+    assert sorted(outcome.failed) == ["dpo × demo_everyday", "sft × demo_everyday"]
+    assert all("validation.jsonl" in reason for reason in outcome.failed.values())
+    assert len(outcome.measured) == 2
+    # mended, it is a different data set, and nothing stands in its way
+    assert not measure(runs, mirror).failed
+
+
+def test_an_engine_that_breaks_in_the_middle_fails_its_cell_and_keeps_its_batches(
+    runs: Path, mirror: Path, monkeypatch: Any
+) -> None:
+    from prefbench.engines.hf import HFEngine
+
+    score, calls = HFEngine.score, []
+
+    def breaking(self: Any, requests: Any) -> Any:
+        calls.append(len(requests))
+        if len(calls) == 2:
+            raise RuntimeError("device lost")
+        return score(self, requests)
+
+    monkeypatch.setattr(HFEngine, "score", breaking)
+    outcome = measure(runs, mirror)
+    assert list(outcome.failed.values()) == ["RuntimeError: device lost"]
+    monkeypatch.setattr(HFEngine, "score", score)
+    again = measure(runs, mirror)
+    assert not again.failed
+    assert len(again.measured) == 1
+    manifest = Store(runs.parent / "results").manifest(again.measured[0])
+    assert manifest is not None
+    assert manifest["resumed_batches"] == 1
+
+
+def test_all_missing_data_are_named_before_anything_is_loaded(
+    runs: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("PREFBENCH_MIRROR", "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(prefbench.engines, "open_engine", None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as caught:
+        measure(runs, tmp_path / "empty")
+    assert "prefbench/demo-dialogues" in str(caught.value)
+    assert "prefbench/demo-everyday" in str(caught.value)
+    assert "--mirror" in str(caught.value)
+
+
+def test_an_unknown_task_is_refused_before_anything_is_read(runs: Path, mirror: Path) -> None:
+    with pytest.raises(TaskError, match="demo_everyday"):
+        measure(runs, mirror, tasks=["demo_everydy"])
+
+
+def test_a_directory_without_checkpoints_is_refused(tmp_path: Path, mirror: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match="no checkpoints"):
+        measure(tmp_path / "runs", mirror)
+
+
+@pytest.mark.parametrize("name", ["limit", "batch_size", "max_length"])
+def test_settings_that_make_no_sense_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        Settings(**{name: 0})
+
+
+def test_prompts_that_do_not_fit_are_cut_counted_and_told(runs: Path, mirror: Path) -> None:
+    measure(runs, mirror, Settings(limit=6, max_length=24), tasks=["demo_everyday"])
+    text = render(collect(runs.parent / "results"), "text")
+    assert "longer than the context and lost their start" in text
+    rows = rows_of(collect(runs.parent / "results"))
+    assert {r["value"] for r in rows if r["metric"] == "cut"} == {1.0}
+
+
+def test_a_limit_is_stamped_and_never_mixed_with_the_whole(runs: Path, mirror: Path) -> None:
+    measure(runs, mirror, tasks=["demo_everyday"])
+    measure(runs, mirror, Settings(limit=9), tasks=["demo_everyday"])
+    rows = [r for r in rows_of(collect(runs.parent / "results")) if r["shown"]]
+    assert {(r["conditions"], r["n"]) for r in rows} == {("first 6 items", 6), ("first 9 items", 9)}
+    assert "first 6 items" in render(collect(runs.parent / "results"), "text")
+
+
+def test_what_can_change_a_number_changes_the_cell(runs: Path, mirror: Path) -> None:
+    def cells(settings: Settings, tasks: tuple[str, ...] = TASKS) -> set[str]:
+        planned = plan_tasks(tasks, limit=settings.limit, mirrors=[mirror])
+        found = find(runs, settings, final_only=False)
+        return {cell.cell for cell in plan_cells(found, planned, settings)}
+
+    whole = cells(Settings())
+    assert cells(Settings(batch_size=1, device="cpu")) == whole
+    for settings in (
+        Settings(limit=5),
+        Settings(dtype="bfloat16"),
+        Settings(chat_template="on"),
+        Settings(max_length=512),
+    ):
+        assert not cells(settings) & whole
+    few_shots = ("demo_arithmetic",)
+    assert not cells(Settings(fewshot="parity"), few_shots) & cells(Settings(), few_shots)
+    assert cells(Settings(fewshot="parity")) == whole  # no examples, no difference
+
+
+def test_a_cell_carries_how_it_was_measured(runs: Path, mirror: Path) -> None:
+    outcome = measure(runs, mirror)
+    manifest = Store(runs.parent / "results").manifest(outcome.measured[0])
+    assert manifest is not None
+    assert manifest["identity"]["data"].startswith("sha256:")
+    assert manifest["versions"]["lm_eval"]
+    assert manifest["task"]["config"]["output_type"] == "multiple_choice"
+    assert manifest["engine"]["dtype"] == "float32"
+    assert manifest["n_items"] == 6
+    items = Store(runs.parent / "results").items(manifest["items"]).to_pylist()
+    assert len(items) == 6
+    assert all(item["prompt"] and item["continuations"] for item in items)
+
+
+def test_a_listener_hears_how_the_run_goes_on(runs: Path, mirror: Path) -> None:
+    heard: list[tuple[Any, ...]] = []
+    listener = Listener(
+        on_plan=lambda *a: heard.append(("plan", *a)),
+        on_step=lambda *a: heard.append(a),
+        on_cell_end=lambda c, t, why: heard.append((c.name, t.name, why)),
+    )
+    measure(runs, mirror, listener=listener)
+    assert ("plan", 4, 4) in heard
+    assert ("asking", 6, 6) in heard
+    assert ("sft", "demo_dialogues", None) in heard
+
+
+def test_only_final_models_are_taken_where_asked(small_zoo: Path) -> None:
+    everything = find(small_zoo / "checkpoints", Settings(), final_only=False)
+    final = find(small_zoo / "checkpoints", Settings(), final_only=True)
+    assert len(everything) == 24
+    assert {c.name for c in final} == {
+        "sft", "exmate", "dpo", "dpop", "ipo", "slic", "unlikelihood", "dpo_exmate",
+    }  # fmt: skip
+
+
+def test_the_last_checkpoint_stands_for_a_run_without_a_final_model(
+    small_zoo: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_zoo / "checkpoints" / "dpo", tmp_path / "dpo")
+    (tmp_path / "dpo" / "model.safetensors").unlink()
+    (tmp_path / "dpo" / "config.json").unlink()
+    (one,) = find(tmp_path, Settings(), final_only=True)
+    assert one.name == "dpo/checkpoint-2"
+
+
+def test_several_roots_keep_their_checkpoints_apart(runs: Path) -> None:
+    shutil.copytree(runs, runs.parent / "more")
+    found = find([runs, runs.parent / "more"], Settings(), final_only=False)
+    assert {c.name for c in found} == {"runs/sft", "runs/dpo", "more/sft", "more/dpo"}
+
+
+def _measure_in_process(runs: Path, mirror: Path, outcomes: Any) -> None:
+    torch.set_num_threads(1)
+    outcome = measure(runs, mirror, Settings(limit=40, batch_size=2))
+    outcomes.put((list(outcome.measured), dict(outcome.failed)))
+
+
+def test_two_runs_at_once_measure_every_cell_and_spoil_none(runs: Path, mirror: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    outcomes = spawn.Queue()
+    both = [
+        spawn.Process(target=_measure_in_process, args=(runs, mirror, outcomes)) for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    results = [outcomes.get(timeout=300) for _ in both]
+    for process in both:
+        process.join()
+    assert [failed for _, failed in results] == [{}, {}]
+    shutil.move(runs.parent / "results", runs.parent / "both")
+    measure(runs, mirror, Settings(limit=40, batch_size=2))
+    tables = [render(collect(runs.parent / name), "json") for name in ("both", "results")]
+    assert tables[0] == tables[1]

@@ -127,9 +127,12 @@ def build_task(
         config["fewshot_config"] = {"sampler": FixedSampler}
     else:
         config.pop("fewshot_config", None)
-        config["training_split"] = shots if shots != task.eval_split else None
-        if shots == task.eval_split:  # lm-eval keeps the item out only where no split is named
-            config.pop("fewshot_split", None)
+        if shots == task.eval_split:  # lm-eval keeps the item out only where these two are equal
+            config["fewshot_split"] = config.get("test_split")
+        else:
+            config["training_split"] = shots
+            if config.get("fewshot_split"):
+                config["fewshot_split"] = shots
     for key in ("validation_split", "test_split"):
         if config.get(key) not in (None, task.eval_split):
             config[key] = None

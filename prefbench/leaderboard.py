@@ -14,8 +14,8 @@ from prefbench.errors import InputError
 from prefbench.metrics import Metric, metric_named, metrics_of
 from prefbench.records import METHODS, Checkpoint, Score
 from prefbench.stats.bootstrap import Array, Resampling
-from prefbench.stats.estimates import Estimate, Method, estimates
-from prefbench.stats.paired import differences
+from prefbench.stats.estimates import Estimate, Method
+from prefbench.stats.shared import Wanted, estimate_all
 
 
 @dataclass(frozen=True)
@@ -138,35 +138,33 @@ def build_board(
         names = {name for one in members for name in one.quantities}
         items, clusters = _all_items(members)
         resampling = Resampling(clusters, n_resamples=n_resamples, seed=_seed(group))
-        for name, metric in _ordered(metrics_of(names, group.higher_is_better), group.shown):
+        metrics = _ordered(metrics_of(names, group.higher_is_better), group.shown)
+        used = sorted({quantity for _, metric in metrics for quantity in metric.quantities})
+        found = estimate_all(
+            np.stack([_table(one, used, items) for one in members], axis=1)
+            if members
+            else np.zeros((0, 0, len(used))),
+            [
+                Wanted(
+                    tuple(used.index(q) for q in metric.quantities),
+                    metric.statistic,
+                    metric.proportion,
+                )
+                for _, metric in metrics
+            ],
+            resampling=resampling,
+            baseline=next((i for i, one in enumerate(members) if one.checkpoint == base), None),
+            confidence=confidence,
+            method=interval,
+        )
+        for (name, metric), (own, gaps) in zip(metrics, found, strict=True):
             column = Column(group, metric, name in group.shown or not group.shown)
             columns.append(column)
-            stacked = np.stack([_columns(one, metric, items) for one in members], axis=1)
-            found = estimates(
-                stacked,
-                metric.statistic,
-                resampling=resampling,
-                confidence=confidence,
-                method=interval,
-                proportion=metric.proportion,
-            )
-            at = next((i for i, one in enumerate(members) if one.checkpoint == base), None)
-            others = [i for i in range(len(members)) if at is not None and i != at]
-            pairs = [(i, at) for i in others if at is not None]
-            gaps = differences(
-                stacked,
-                pairs,
-                metric.statistic,
-                resampling=resampling,
-                confidence=confidence,
-                method=interval,
-            )
-            by_member = dict(zip(others, gaps, strict=True))
-            for i, one in enumerate(members):
+            for one, estimate, gap in zip(members, own, gaps, strict=True):
                 score = Score(
-                    one.checkpoint, group.task, metric.name, found[i], metric.higher_is_better
+                    one.checkpoint, group.task, metric.name, estimate, metric.higher_is_better
                 )
-                entries[one.checkpoint, column.key] = Entry(score, by_member.get(i))
+                entries[one.checkpoint, column.key] = Entry(score, gap)
         if not members:
             columns += [Column(group, metric_named(name), True) for name in group.shown]
     return Board(
@@ -221,11 +219,11 @@ def _all_items(members: Sequence[Measured]) -> tuple[NDArray[np.int32], NDArray[
     return unique, clusters[first]
 
 
-def _columns(one: Measured, metric: Metric, items: NDArray[np.int32]) -> Array:
-    """A metric's quantities for all items, NaN where this checkpoint lacks the item."""
-    table = np.full((len(items), len(metric.quantities)), np.nan)
+def _table(one: Measured, quantities: Sequence[str], items: NDArray[np.int32]) -> Array:
+    """A checkpoint's quantities for all items, NaN where it lacks the item."""
+    table = np.full((len(items), len(quantities)), np.nan)
     rows = np.searchsorted(items, one.items)
-    for column, name in enumerate(metric.quantities):
+    for column, name in enumerate(quantities):
         if name == "1":
             table[rows, column] = 1.0
         elif name in one.quantities:

@@ -43,7 +43,6 @@ def imported(told: str) -> set[str]:
 def test_a_finished_run_repeats_its_table_and_loads_no_torch(
     small_zoo: Path, results: Path
 ) -> None:
-    program = "import sys; from prefbench.cli import main; main()\n"
     arguments = ["run", str(small_zoo / "checkpoints"), "--final", "--task", "demo_dialogues"]
     arguments += ["--task", "demo_everyday", "--limit", "8", "--mirror", str(small_zoo / "data")]
     done = subprocess.run(

@@ -1,0 +1,161 @@
+"""All metrics of all checkpoints of a task, and their differences to one, from one resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from prefbench.stats.bootstrap import Array, Replicates, Resampling, Statistic
+from prefbench.stats.estimates import Estimate, Method, estimates, present, with_interval
+from prefbench.stats.paired import differences
+
+
+class Wanted(NamedTuple):
+    """A statistic of some of a table's columns."""
+
+    columns: tuple[int, ...]
+    statistic: Statistic
+    proportion: bool = False
+
+
+class Found(NamedTuple):
+    """What a statistic is of each checkpoint, and how far it lies from the baseline's."""
+
+    estimates: list[Estimate]
+    differences: list[Estimate | None]
+
+
+def estimate_all(
+    table: Array,
+    wanted: Sequence[Wanted],
+    *,
+    resampling: Resampling,
+    baseline: int | None = None,
+    confidence: float = 0.95,
+    method: Method = "percentile",
+) -> list[Found]:
+    """Equal to `estimates` and `differences` of each statistic, bit for bit.
+
+    Statistics for which all checkpoints have the same items share one pass over the draws.
+
+    Args:
+        table: per-item numbers (n_items, n_checkpoints, n_columns), NaN where missing.
+        wanted: the statistics.
+        resampling: the task's draws.
+        baseline: the checkpoint that the others' differences are taken to.
+        confidence: of the intervals.
+        method: as for `estimate`.
+    """
+    found: dict[int, Found] = {}
+    passes: dict[bytes, list[int]] = {}
+    for i, want in enumerate(wanted):
+        there = present(table[..., list(want.columns)])
+        if (there == there[:, :1]).all():
+            passes.setdefault(there[:, 0].tobytes(), []).append(i)
+        else:
+            found[i] = _one(table, want, resampling, baseline, confidence, method)
+    for mask, members in passes.items():
+        rows = np.frombuffer(mask, dtype=np.bool_)
+        kept = resampling.only(rows)
+        n_missing = resampling.n_items - kept.n_items
+        replicates = _replicate(table[rows], [wanted[i] for i in members], kept)
+        for i, one in zip(members, replicates, strict=True):
+            settings = {
+                "n": kept.n_items,
+                "n_missing": n_missing,
+                "confidence": confidence,
+                "method": method,
+            }
+            found[i] = _found(one, baseline, wanted[i].proportion, **settings)  # type: ignore[arg-type]
+    return [found[i] for i in range(len(wanted))]
+
+
+def _replicate(table: Array, wanted: Sequence[Wanted], resampling: Resampling) -> list[Replicates]:
+    """Each statistic with its replicates, from sums that are drawn once."""
+    used = sorted({column for want in wanted for column in want.columns})
+    at = {column: place for place, column in enumerate(used)}
+    sums = resampling.replicate(table[..., used], lambda sums: sums)
+    results = []
+    for want in wanted:
+        places = [at[column] for column in want.columns]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            results.append(Replicates(*(want.statistic(part[..., places]) for part in sums)))
+    return results
+
+
+def _found(
+    replicates: Replicates,
+    baseline: int | None,
+    proportion: bool,
+    *,
+    n: int,
+    n_missing: int,
+    confidence: float,
+    method: Method,
+) -> Found:
+    def interval(one: Replicates, *, share: bool) -> Estimate:
+        return with_interval(
+            float(one.value),
+            one.resampled,
+            one.jackknife,
+            n=n,
+            n_missing=n_missing,
+            confidence=confidence,
+            method=method,
+            proportion=share,
+        )
+
+    members = range(len(replicates.value))
+    own = [interval(_member(replicates, i), share=proportion) for i in members]
+    gaps = [
+        None
+        if baseline is None or i == baseline
+        else interval(_gap(replicates, i, baseline), share=False)
+        for i in members
+    ]
+    return Found(own, gaps)
+
+
+def _member(replicates: Replicates, i: int) -> Replicates:
+    return Replicates(*(part[..., i] for part in replicates))
+
+
+def _gap(replicates: Replicates, i: int, baseline: int) -> Replicates:
+    return Replicates(*(part[..., i] - part[..., baseline] for part in replicates))
+
+
+def _one(
+    table: Array,
+    want: Wanted,
+    resampling: Resampling,
+    baseline: int | None,
+    confidence: float,
+    method: Method,
+) -> Found:
+    """A statistic whose items differ between checkpoints."""
+    columns = table[..., list(want.columns)]
+    own = estimates(
+        columns,
+        want.statistic,
+        resampling=resampling,
+        confidence=confidence,
+        method=method,
+        proportion=want.proportion,
+    )
+    others = [i for i in range(len(own)) if baseline is not None and i != baseline]
+    gaps: list[Estimate | None] = [None] * len(own)
+    if baseline is not None:
+        pairs = [(i, baseline) for i in others]
+        told = differences(
+            columns,
+            pairs,
+            want.statistic,
+            resampling=resampling,
+            confidence=confidence,
+            method=method,
+        )
+        for i, gap in zip(others, told, strict=True):
+            gaps[i] = gap
+    return Found(own, gaps)

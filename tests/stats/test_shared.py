@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prefbench.stats.bootstrap import Array, Resampling
+from prefbench.stats.estimates import Method, estimates
+from prefbench.stats.paired import differences
+from prefbench.stats.shared import Wanted, estimate_all
+
+N_ITEMS, N_CHECKPOINTS = 50, 3
+
+
+def ratio(sums: Array) -> Array:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def exp_ratio(sums: Array) -> Array:
+    return np.asarray(np.exp(-sums[..., 0] / sums[..., 1]))
+
+
+def table(rng: np.random.Generator) -> Array:
+    """Columns: a share, a count of ones, a log-prob, its tokens."""
+    shape = (N_ITEMS, N_CHECKPOINTS)
+    tokens = rng.integers(1, 30, shape).astype(float)
+    share = (rng.random(shape) < 0.6).astype(float)
+    return np.stack([share, np.ones(shape), -tokens * rng.random(shape), tokens], axis=-1)
+
+
+WANTED = [Wanted((0, 1), ratio, True), Wanted((2, 3), exp_ratio), Wanted((2, 1), ratio)]
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+@pytest.mark.parametrize("missing", ["none", "alike", "different"])
+def test_equal_to_each_statistic_alone(method: Method, missing: str) -> None:
+    numbers = table(np.random.default_rng(0))
+    if missing == "alike":
+        numbers[4:9, :, 2] = np.nan
+    elif missing == "different":
+        numbers[4:9, 1, 2] = np.nan
+    resampling = Resampling(np.arange(N_ITEMS) // 2, n_resamples=500, seed=1)
+    found = estimate_all(numbers, WANTED, resampling=resampling, baseline=1, method=method)
+    for want, one in zip(WANTED, found, strict=True):
+        columns = numbers[..., list(want.columns)]
+        assert one.estimates == estimates(
+            columns,
+            want.statistic,
+            resampling=resampling,
+            method=method,
+            proportion=want.proportion,
+        )
+        gaps = differences(
+            columns, [(0, 1), (2, 1)], want.statistic, resampling=resampling, method=method
+        )
+        assert one.differences == [gaps[0], None, gaps[1]]
+
+
+def test_without_a_baseline_there_are_no_differences() -> None:
+    resampling = Resampling(np.arange(N_ITEMS), n_resamples=100, seed=1)
+    (found,) = estimate_all(table(np.random.default_rng(0)), WANTED[:1], resampling=resampling)
+    assert found.differences == [None] * N_CHECKPOINTS
+
+
+def test_no_checkpoints_no_numbers() -> None:
+    resampling = Resampling(np.zeros(0), n_resamples=100, seed=1)
+    found = estimate_all(np.zeros((0, 0, 4)), WANTED, resampling=resampling)
+    assert [(one.estimates, one.differences) for one in found] == [([], [])] * 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -318,7 +319,10 @@ def _with_adapter(model: Any, folder: str, settings: EngineSettings) -> Any:
 
     if not settings.allow_pickle and not (Path(folder) / "adapter_model.safetensors").is_file():
         raise OSError("the adapter has no adapter_model.safetensors (allow_pickle loads others)")
-    return PeftModel.from_pretrained(model, folder)
+    with warnings.catch_warnings():
+        # peft still asks transformers for an attribute by its old name.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        return PeftModel.from_pretrained(model, folder)
 
 
 def _pick_device(name: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from prefbench.engines.base import Engine, Sampling, TokenRequest, sampling_of
 from prefbench.errors import TaskError
 from prefbench.harness import SHOT_SEED, HarnessTask
@@ -130,8 +132,11 @@ def _pair_item(
     prompt = document["prompt"]
     reason = document["missing"] or None
     if chat and not reason:
-        prompt = engine.apply_chat_template([dict(turn) for turn in document["messages"]])
         texts = [text.strip() for text in texts]
+        try:
+            prompt = engine.apply_chat_template([dict(turn) for turn in document["messages"]])
+        except TemplateError as error:  # some know no system turn
+            reason = f"the chat template refuses the conversation: {error}"
     return Item(index, prompt, tuple(texts), document, str(document["cluster"]), reason)
 
 

@@ -48,6 +48,8 @@ def estimate_all(
         confidence: of the intervals.
         method: as for `estimate`.
     """
+    if table.shape[1] == 0:
+        return [Found([], []) for _ in wanted]
     found: dict[int, Found] = {}
     passes: dict[bytes, list[int]] = {}
     for i, want in enumerate(wanted):

@@ -1,0 +1,123 @@
+"""Small models with random or overfitted weights, and their tokenizer, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+CONTEXT = 48
+END, START, TURN, TURN_END = "<end>", "<start>", "<turn>", "</turn>"
+WORDS = ["the", " cat", " sat", " on", " mat", "Question", ":", "St", "op", "##"]
+CHATML = (
+    "{% for m in messages %}<turn>{{ m['role'] }}\n{{ m['content'] }}</turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
+)
+
+
+def tokenizer(*, start: bool = False, chat: str | None = None) -> PreTrainedTokenizerFast:
+    """Bytes, and a few merged words, as a trained byte-level one would have them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(alphabet)}
+    merges = []
+    for word in WORDS:
+        pieces = list(word.replace(" ", "Ġ"))
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                vocabulary.setdefault("".join(pair), len(vocabulary))
+            pieces = ["".join(pair), *pieces[2:]]
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([END, START, TURN, TURN_END])
+    if start:
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{START} $A", special_tokens=[(START, inner.token_to_id(START))]
+        )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token=END,
+        pad_token=TURN,
+        **({"bos_token": START} if start else {}),
+    )
+    made.chat_template = chat
+    return made
+
+
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+CONFIGS = {
+    "llama": lambda n: LlamaConfig(
+        vocab_size=n, intermediate_size=64, max_position_embeddings=CONTEXT, **SIZE
+    ),
+    "gpt2": lambda n: GPT2Config(vocab_size=n, n_embd=32, n_layer=2, n_head=2, n_positions=CONTEXT),
+    "gpt_neox": lambda n: GPTNeoXConfig(
+        vocab_size=n, intermediate_size=64, max_position_embeddings=CONTEXT, **SIZE
+    ),
+    "qwen2_tied": lambda n: Qwen2Config(
+        vocab_size=n,
+        intermediate_size=64,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        num_key_value_heads=1,
+        **SIZE,
+    ),
+}
+
+
+def make(folder: Path, architecture: str = "llama", *, shards: str = "1GB", **kind) -> Path:
+    """A checkpoint with random weights, large enough to prefer some tokens clearly."""
+    made = tokenizer(**kind)
+    torch.manual_seed(7)
+    config = CONFIGS[architecture](len(made))
+    config.initializer_range = 0.3
+    config.bos_token_id = made.bos_token_id
+    config.eos_token_id = made.eos_token_id
+    config.pad_token_id = made.pad_token_id
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder, max_shard_size=shards)
+    made.save_pretrained(folder)
+    return folder
+
+
+def script(path: Path, *replies: str, end: str = END) -> list[str]:
+    """Makes a checkpoint say each reply after a prompt of its own letter; returns the prompts."""
+    made = tokenizer()
+    letters = [chr(ord("A") + i) for i in range(len(replies))]
+    rows = [
+        made.encode(letter) + made.encode(reply, add_special_tokens=False)
+        for letter, reply in zip(letters, replies, strict=True)
+    ]
+    if end:
+        rows = [[*row, made.convert_tokens_to_ids(end)] for row in rows]
+    return teach(path, rows, letters)
+
+
+def teach(path: Path, rows: list[list[int]], letters: list[str]) -> list[str]:
+    """Overfits a small model on a few rows of ids."""
+    made = tokenizer()
+    torch.manual_seed(3)
+    config = CONFIGS["llama"](len(made))
+    config.eos_token_id, config.pad_token_id = made.eos_token_id, made.pad_token_id
+    model = AutoModelForCausalLM.from_config(config)
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [made.pad_token_id] * (width - len(row)) for row in rows])
+    labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    model.save_pretrained(path)
+    made.save_pretrained(path)
+    return letters

@@ -217,7 +217,8 @@ class _Notes:
         if board.baseline:
             lines.append(
                 f"▲ better, ▼ worse, ≠ different from {plain(board.baseline)}: the {level} "
-                "interval of the paired difference leaves out 0 (not corrected for several comparisons)."
+                "interval of the paired difference leaves out 0 "
+                "(not corrected for several comparisons)."
             )
         if any(column.group.conditions for column in board.columns):
             lines.append(

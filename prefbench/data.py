@@ -105,7 +105,11 @@ def _mirrored(mirror: Path, dataset: str, configuration: str) -> dict[str, Path]
     if not mirror.is_dir():
         raise DataError(f"{mirror}: no such mirror directory (--mirror or PREFBENCH_MIRROR)")
     splits = _index(mirror).get(dataset, {}).get(configuration, {})
-    return {s: mirror / name for s, name in splits.items() if (mirror / name).is_file()}
+    found = {split: mirror / name for split, name in splits.items() if (mirror / name).is_file()}
+    if len(found) < len(splits) and (mirror / INDEX).is_file():
+        lost = next(name for split, name in splits.items() if split not in found)
+        raise DataError(f"{mirror / INDEX}: names {lost} for {dataset}, which is not there")
+    return found
 
 
 def _index(mirror: Path) -> Mapping[str, Mapping[str, Mapping[str, str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,41 +135,60 @@ def build_board(
     for group in groups:
         cells = {one.checkpoint: one for one in measured if one.group == group.name}
         members = [cells[row.name] for row in rows if row.name in cells]
-        names = {name for one in members for name in one.quantities}
-        items, clusters = _all_items(members)
-        resampling = Resampling(clusters, n_resamples=n_resamples, seed=_seed(group))
-        metrics = _ordered(metrics_of(names, group.higher_is_better), group.shown)
-        used = sorted({quantity for _, metric in metrics for quantity in metric.quantities})
-        found = estimate_all(
-            np.stack([_table(one, used, items) for one in members], axis=1)
-            if members
-            else np.zeros((0, 0, len(used))),
-            [
-                Wanted(
-                    tuple(used.index(q) for q in metric.quantities),
-                    metric.statistic,
-                    metric.proportion,
-                )
-                for _, metric in metrics
-            ],
-            resampling=resampling,
-            baseline=next((i for i, one in enumerate(members) if one.checkpoint == base), None),
-            confidence=confidence,
-            method=interval,
-        )
-        for (name, metric), (own, gaps) in zip(metrics, found, strict=True):
-            column = Column(group, metric, name in group.shown or not group.shown)
-            columns.append(column)
-            for one, estimate, gap in zip(members, own, gaps, strict=True):
-                score = Score(
-                    one.checkpoint, group.task, metric.name, estimate, metric.higher_is_better
-                )
-                entries[one.checkpoint, column.key] = Entry(score, gap)
         if not members:
             columns += [Column(group, metric_named(name), True) for name in group.shown]
+            continue
+        at = next((i for i, one in enumerate(members) if one.checkpoint == base), None)
+        for column, scored in _score_group(
+            group,
+            members,
+            at,
+            confidence=confidence,
+            interval=interval,
+            n_resamples=n_resamples,
+        ):
+            columns.append(column)
+            for entry in scored:
+                entries[entry.score.checkpoint, column.key] = entry
     return Board(
         tuple(rows), tuple(columns), entries, dict(reasons or {}), base, confidence, tuple(notes)
     )
+
+
+def _score_group(
+    group: Group,
+    members: Sequence[Measured],
+    baseline: int | None,
+    *,
+    confidence: float,
+    interval: Method,
+    n_resamples: int,
+) -> Iterator[tuple[Column, list[Entry]]]:
+    """Each metric of a group with the entries of its members, all from one resampling."""
+    names = {name for one in members for name in one.quantities}
+    metrics = _ordered(metrics_of(names, group.higher_is_better), group.shown)
+    used = sorted({quantity for _, metric in metrics for quantity in metric.quantities})
+    items, clusters = _all_items(members)
+    found = estimate_all(
+        np.stack([_table(one, used, items) for one in members], axis=1),
+        [
+            Wanted(tuple(map(used.index, metric.quantities)), metric.statistic, metric.proportion)
+            for _, metric in metrics
+        ],
+        resampling=Resampling(clusters, n_resamples=n_resamples, seed=_seed(group)),
+        baseline=baseline,
+        confidence=confidence,
+        method=interval,
+    )
+    for (name, metric), (own, gaps) in zip(metrics, found, strict=True):
+        better = metric.higher_is_better
+        yield (
+            Column(group, metric, name in group.shown or not group.shown),
+            [
+                Entry(Score(one.checkpoint, group.task, metric.name, estimate, better), gap)
+                for one, estimate, gap in zip(members, own, gaps, strict=True)
+            ],
+        )
 
 
 def row_order(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -211,8 +230,6 @@ def _seed(group: Group) -> int:
 
 def _all_items(members: Sequence[Measured]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """All items that any member has, with their clusters."""
-    if not members:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32)
     items = np.concatenate([one.items for one in members])
     clusters = np.concatenate([one.clusters for one in members])
     unique, first = np.unique(items, return_index=True)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import hashlib
-import importlib.metadata
 import json
 import logging
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefbench import __version__, data
+from prefbench import data
 from prefbench.cells import PlannedCell, Settings, find, plan_cells, plan_tasks
 from prefbench.errors import PrefbenchError, StoreError
-from prefbench.records import Answer, Checkpoint
+from prefbench.manifest import manifest_of, now
+from prefbench.records import Checkpoint
 from prefbench.store import Cell, Store
 from prefbench.tasks import Task, splits_of
 
@@ -130,7 +126,7 @@ def _write_plan(
         ],
     }
     name = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    store.write_plan(name, {**plan, "when": _now(), "id": name})
+    store.write_plan(name, {**plan, "when": now(), "id": name})
     return name
 
 
@@ -219,7 +215,7 @@ class _Work:
         """Asks what the journal does not have yet, then seals the cell."""
         from prefbench.measures.answers import ask, item_metrics, plan
 
-        started = time.time()
+        started = time.monotonic()
         requests = self._requests_for(planned, engine)
         digest = requests.digest
         batches = plan(requests, self.settings.batch_size)
@@ -246,9 +242,15 @@ class _Work:
                 for item in requests.items
             ),
         )
-        manifest = self._manifest(planned, engine, requests, answers, digest)
-        manifest["seconds"] = round(time.time() - started, 3)
-        manifest["resumed_batches"] = len(kept)
+        manifest = manifest_of(
+            planned,
+            self.settings,
+            engine,
+            requests,
+            answers,
+            seconds=time.monotonic() - started,
+            resumed_batches=len(kept),
+        )
         records = item_metrics(requests, answers)
         cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
 
@@ -277,65 +279,3 @@ class _Work:
                 progress=lambda done, n: self.listener.on_step("building prompts", done, n),
             )
         return self._requests[key]
-
-    def _manifest(
-        self,
-        planned: PlannedCell,
-        engine: Engine,
-        requests: Requests,
-        answers: Sequence[Answer],
-        digest: str,
-    ) -> dict[str, Any]:
-        reasons: dict[str, int] = {}
-        for answer in answers:
-            if answer.reason:
-                reasons[answer.reason] = reasons.get(answer.reason, 0) + 1
-        return {
-            "cell": planned.cell,
-            "identity": dict(planned.identity),
-            "checkpoint": dataclasses.asdict(planned.checkpoint),
-            "task": {
-                "name": planned.task.name,
-                "file": planned.task.file.name,
-                "definition": planned.task.definition,
-                "config": json.loads(json.dumps(planned.task.config, default=lambda f: f.source)),
-                "n_shots": planned.task.n_shots,
-            },
-            "higher_is_better": dict(requests.harness.higher_is_better()),
-            "items": digest,
-            "n_items": len(requests.items),
-            "n_missing": sum(reasons.values()),
-            "missing": reasons,
-            "n_cut": sum(answer.n_cut > 0 for answer in answers),
-            "n_tokens_cut": sum(answer.n_cut for answer in answers),
-            "n_unfinished": sum(any(answer.unfinished) for answer in answers),
-            "engine": {
-                "kind": engine.kind,
-                "dtype": planned.identity["dtype"],
-                "device": str(engine.device),
-                "max_length": engine.max_length,
-                "tokenizer": engine.tokenizer_key,
-                "chat_template": engine.template_digest if requests.chat else None,
-            },
-            "settings": dataclasses.asdict(self.settings),
-            "seeds": {"few-shot draws": 1234 if self.settings.fewshot == "parity" else None},
-            "versions": _versions(),
-            "host": {
-                "machine": platform.machine(),
-                "system": platform.system(),
-                "python": platform.python_version(),
-                "n_cpus": os.cpu_count(),
-            },
-            "command": sys.argv,
-            "finished": _now(),
-        }
-
-
-def _now() -> str:
-    """Fine enough that plans of one second keep their order."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "peft")
-    return {"prefbench": __version__, **{n: importlib.metadata.version(n) for n in names}}

@@ -57,13 +57,20 @@ def test_a_mirror_in_the_usual_layout(real_data, dataset, configuration):
 def test_a_mirror_with_an_index_of_its_own(tmp_path):
     write_parquet(tmp_path / "some" / "where.parquet")
     write_parquet(tmp_path / "gsm8k" / "test.parquet")  # the usual place, which the index replaces
-    index = {"openai/gsm8k": {"main": {"train": "some/where.parquet", "test": "gone.parquet"}}}
+    index = {"openai/gsm8k": {"main": {"train": "some/where.parquet"}}}
     (tmp_path / "mirror.yaml").write_text(json.dumps(index))
     source = find_source(GSM8K, [tmp_path], Path())
     assert source.files == {"train": tmp_path / "some" / "where.parquet"}
     assert source.has("train")
     assert not source.has("test")
     assert load(source, ["train", "test"])["train"].to_list() == ROWS
+
+
+def test_an_index_that_names_a_file_which_is_gone(tmp_path):
+    index = {"openai/gsm8k": {"main": {"test": "gone.parquet"}}}
+    (tmp_path / "mirror.yaml").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="mirror.yaml: names gone.parquet for openai/gsm8k"):
+        find_source(GSM8K, [tmp_path], Path())
 
 
 @pytest.mark.parametrize("text", ["[", "- a list", "openai/gsm8k: {main: [train]}", "a: b"])

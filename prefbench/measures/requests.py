@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -49,7 +50,7 @@ class Requests:
     sampling: Sampling | None
     chat: bool
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash of all texts as sent."""
         digest = hashlib.sha256()

@@ -309,6 +309,19 @@ def test_the_last_checkpoint_stands_for_a_run_without_a_final_model(
     assert one.name == "dpo/checkpoint-2"
 
 
+def test_a_checkpoint_may_leave_its_tokenizer_to_its_run(
+    small_zoo: Path, tmp_path: Path, mirror: Path
+) -> None:
+    shutil.copytree(small_zoo / "checkpoints" / "dpo", tmp_path / "runs" / "dpo")
+    for file in (tmp_path / "runs" / "dpo" / "checkpoint-1").glob("tokenizer*"):
+        file.unlink()
+    outcome = measure(tmp_path / "runs", mirror, tasks=["demo_everyday"])
+    assert not outcome.failed
+    assert not outcome.broken
+    # the final model is checkpoint-2 byte for byte, so it is not measured twice
+    assert len(outcome.measured) == 2
+
+
 def test_several_roots_keep_their_checkpoints_apart(runs: Path) -> None:
     shutil.copytree(runs, runs.parent / "more")
     found = find([runs, runs.parent / "more"], Settings(), final_only=False)

@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from prefbench.checkpoints import tokenizer_folder
 from prefbench.engines.base import (
     Engine,
     EngineSettings,
@@ -64,7 +65,9 @@ class HFEngine(Engine):
         folder = str(checkpoint.path)
         weights = checkpoint.base if checkpoint.adapter and checkpoint.base else folder
         try:
-            self.tokenizer = _load_tokenizer([folder, weights], settings)
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                str(tokenizer_folder(checkpoint)), trust_remote_code=settings.trust_remote_code
+            )
             self.model: Any = AutoModelForCausalLM.from_pretrained(
                 weights,
                 dtype=getattr(torch, settings.dtype),
@@ -299,19 +302,6 @@ class _FiniteLogits(LogitsProcessor):
         before = self.finite or [True] * len(rows)
         self.finite = [a and b for a, b in zip(before, rows, strict=True)]
         return scores.nan_to_num() if not all(rows) else scores
-
-
-def _load_tokenizer(folders: Sequence[str], settings: EngineSettings) -> Any:
-    """The first folder's tokenizer that loads: an adapter may leave it to its base."""
-    for folder in folders:
-        try:
-            return AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=settings.trust_remote_code
-            )
-        except (OSError, ValueError):
-            if folder == folders[-1]:
-                raise
-    raise EngineError("no folder to load a tokenizer from")
 
 
 def _with_adapter(model: Any, folder: str, settings: EngineSettings) -> Any:

@@ -14,7 +14,8 @@ from prefbench.tasks import Suite, Task
 def as_text(checkpoints: Sequence[Checkpoint]) -> str:
     """A line per checkpoint, and below it where its facts were learnt or why it is not ready."""
     head = ("checkpoint", "state", "method", "step", "size", "dtype", "architecture", "reference")
-    rows = [head, *(_row(checkpoint) for checkpoint in checkpoints)]
+    names = {str(checkpoint.path): checkpoint.name for checkpoint in checkpoints}
+    rows = [head, *(_row(checkpoint, names) for checkpoint in checkpoints)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = []
     for i, row in enumerate(rows):
@@ -30,7 +31,7 @@ def as_text(checkpoints: Sequence[Checkpoint]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(one: Checkpoint) -> tuple[str, ...]:
+def _row(one: Checkpoint, names: Mapping[str, str]) -> tuple[str, ...]:
     size = f"{one.n_bytes / 1e6:.1f} MB" if one.n_bytes < 1e9 else f"{one.n_bytes / 1e9:.1f} GB"
     facts = (
         one.name,
@@ -40,7 +41,7 @@ def _row(one: Checkpoint) -> tuple[str, ...]:
         size,
         one.dtype or "?",
         (one.architecture or "?") + (" + adapter" if one.adapter else ""),
-        one.reference or "-",
+        names.get(one.reference or "", one.reference or "-"),
     )
     return tuple(plain(fact) for fact in facts)
 
@@ -63,7 +64,8 @@ def tasks_as_text(tasks: Mapping[str, Task], suites: Mapping[str, Suite]) -> str
     lines = ["suites"]
     for suite in suites.values():
         limit = f" (first {suite.recipe.limit} items)" if suite.recipe.limit else ""
-        lines += [f"  {suite.name}{limit}: {suite.title}", f"      {', '.join(suite.tasks)}"]
+        members = textwrap.wrap(", ".join(suite.tasks), 90)
+        lines += [f"  {suite.name}{limit}: {suite.title}", *(f"      {line}" for line in members)]
     lines += ["", "tasks"]
     width = max((len(name) for name in tasks), default=0)
     for task in tasks.values():

@@ -162,6 +162,12 @@ def run(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
+    if baseline is not None:
+        from prefbench.cells import find
+        from prefbench.leaderboard import find_baseline
+
+        # Said now, not after hours of measuring.
+        find_baseline(find(directories, settings, final_only=final), baseline)
     outcome = _run(
         directories,
         tasks=[*suite, *task] or ["paper"],

@@ -69,7 +69,7 @@ def test_a_mirror_with_an_index_of_its_own(tmp_path):
 def test_an_index_that_names_a_file_which_is_gone(tmp_path):
     index = {"openai/gsm8k": {"main": {"test": "gone.parquet"}}}
     (tmp_path / "mirror.yaml").write_text(json.dumps(index))
-    with pytest.raises(DataError, match="mirror.yaml: names gone.parquet for openai/gsm8k"):
+    with pytest.raises(DataError, match=r"mirror.yaml: names gone.parquet for openai/gsm8k"):
         find_source(GSM8K, [tmp_path], Path())
 
 

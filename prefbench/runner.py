@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefbench import data
 from prefbench.cells import PlannedCell, Settings, find, plan_cells, plan_tasks
-from prefbench.errors import PrefbenchError, StoreError
+from prefbench.checkpoints import read_checkpoint
+from prefbench.errors import CheckpointError, EngineError, PrefbenchError, StoreError
 from prefbench.manifest import manifest_of, now
 from prefbench.records import Checkpoint
 from prefbench.store import Cell, Store
@@ -23,8 +25,6 @@ from prefbench.tasks import Task, splits_of
 if TYPE_CHECKING:
     from prefbench.engines.base import Engine
     from prefbench.measures.requests import Requests
-
-log = logging.getLogger("prefbench")
 
 
 def _nothing(*args: Any) -> None:
@@ -130,6 +130,71 @@ def _write_plan(
     return name
 
 
+class _Opening:
+    """A checkpoint's engine, opened when the first cell needs it and closed at the end."""
+
+    def __init__(self, planned: PlannedCell, settings: Settings) -> None:
+        self._checkpoint = planned.checkpoint
+        self._dtype = str(planned.identity["dtype"])
+        self._settings = settings
+        self._stack = contextlib.ExitStack()
+        self._engine: Engine | None = None
+        self._reason: str | None = None
+
+    def __enter__(self) -> _Opening:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.close()
+
+    def engine(self) -> Engine:
+        """The loaded checkpoint.
+
+        Raises:
+            EngineError: it cannot be loaded, or could not before.
+            CheckpointError: its files are no longer those that were to be measured.
+        """
+        from prefbench import engines
+        from prefbench.engines.base import EngineSettings
+
+        if self._reason is not None:
+            raise EngineError(self._reason)
+        if self._engine is None:
+            settings = EngineSettings(
+                dtype=self._dtype,
+                device=self._settings.device,
+                max_length=self._settings.max_length,
+                trust_remote_code=self._settings.trust_remote_code,
+                allow_pickle=self._settings.allow_pickle,
+            )
+            opened = engines.open_engine(self._settings.engine, self._checkpoint, settings)
+            engine = self._stack.enter_context(opened)
+            self.check_unchanged()
+            self._engine = engine
+        return self._engine
+
+    def note(self, reason: str) -> None:
+        """Keeps why it could not be opened, so that its other cells need not try."""
+        if self._engine is None:
+            self._reason = reason
+
+    def check_unchanged(self) -> None:
+        """Training may write to a checkpoint while it is measured; its numbers must not count.
+
+        Raises:
+            CheckpointError: the files differ from those that were found.
+        """
+        now_there = read_checkpoint(
+            self._checkpoint.path,
+            allow_pickle=self._settings.allow_pickle,
+            allow_remote_code=self._settings.trust_remote_code,
+        )
+        if now_there.fingerprint != self._checkpoint.fingerprint:
+            raise CheckpointError(
+                f"{self._checkpoint.path}: the files have changed since they were found; run again"
+            )
+
+
 class _Work:
     """The missing cells of one run, checkpoint by checkpoint."""
 
@@ -145,77 +210,50 @@ class _Work:
 
         A cell that another process has claimed is left to it until the end, then waited for.
         """
-        by_checkpoint: dict[str, list[PlannedCell]] = {}
-        for cell in cells:
-            by_checkpoint.setdefault(cell.checkpoint.fingerprint, []).append(cell)
-        claimed = [c for group in by_checkpoint.values() for c in self._measure(group, wait=False)]
-        for cell in claimed:
-            self._measure([cell], wait=True)
+        claimed = self._measure_all(cells, wait=False)
+        self._measure_all(claimed, wait=True)
         return self.failed
 
-    def _measure(self, cells: Sequence[PlannedCell], *, wait: bool) -> list[PlannedCell]:
-        """Measures cells of one checkpoint; returns those that another process has claimed."""
-        from prefbench.engines import open_engine
-        from prefbench.engines.base import EngineSettings
-
-        engine_settings = EngineSettings(
-            dtype=cells[0].identity["dtype"],
-            device=self.settings.device,
-            max_length=self.settings.max_length,
-            trust_remote_code=self.settings.trust_remote_code,
-            allow_pickle=self.settings.allow_pickle,
-        )
-        others: list[PlannedCell] = []
-        opened: Engine | None = None
-        try:
-            with open_engine(self.settings.engine, cells[0].checkpoint, engine_settings) as engine:
-                opened = engine
-                for planned in cells:
+    def _measure_all(self, cells: Sequence[PlannedCell], *, wait: bool) -> list[PlannedCell]:
+        """Measures cells; returns those that another process has claimed, where not to wait."""
+        by_checkpoint: dict[str, list[PlannedCell]] = {}
+        for planned in cells:
+            by_checkpoint.setdefault(planned.checkpoint.fingerprint, []).append(planned)
+        others = []
+        for group in by_checkpoint.values():
+            with _Opening(group[0], self.settings) as opening:
+                for planned in group:
                     with self.store.claim(planned.cell, wait=wait) as cell:
                         if cell is None:
                             others.append(planned)
                         elif not self.store.is_sealed(planned.cell):
-                            self._measure_cell(planned, cell, engine)
-        except PrefbenchError as error:
-            if opened is not None:
-                raise
-            for planned in cells:
-                self._fail(planned, str(error))
+                            self._measure_cell(planned, cell, opening)
         return others
 
-    def _measure_cell(self, planned: PlannedCell, cell: Cell, engine: Engine) -> None:
+    def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: _Opening) -> None:
         """One cell; whatever goes wrong inside it is written down and the others go on."""
         self.listener.on_cell(planned.checkpoint, planned.task)
+        reason = None
         try:
-            self._fill(planned, cell, engine)
+            self._fill(planned, cell, opening)
         except StoreError:
             raise  # a directory that cannot be written fails every cell alike
-        except Exception as error:  # the one broad catch: a cell never takes others down
-            reason = (
-                str(error)
-                if isinstance(error, PrefbenchError)
-                else f"{type(error).__name__}: {error}"
-            )
-            log.debug("%s × %s", planned.checkpoint.name, planned.task.name, exc_info=True)
-            self._fail(planned, reason, cell)
-        else:
-            self.listener.on_cell_end(planned.checkpoint, planned.task, None)
-
-    def _fail(self, planned: PlannedCell, reason: str, cell: Cell | None = None) -> None:
-        self.failed[planned.cell] = reason
-        if cell is not None:
-            cell.fail(reason)
-        else:
-            with self.store.claim(planned.cell) as claimed:
-                if claimed is not None:
-                    claimed.fail(reason)
+        except Exception as error:  # noqa: BLE001  # the one: a cell never takes others down
+            known = isinstance(error, PrefbenchError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            self.failed[planned.cell] = reason
+            opening.note(reason)
+            if isinstance(error, CheckpointError):  # nor may its answers be gone on with
+                cell.journal.unlink(missing_ok=True)
+            cell.fail(reason, traceback.format_exc())
         self.listener.on_cell_end(planned.checkpoint, planned.task, reason)
 
-    def _fill(self, planned: PlannedCell, cell: Cell, engine: Engine) -> None:
+    def _fill(self, planned: PlannedCell, cell: Cell, opening: _Opening) -> None:
         """Asks what the journal does not have yet, then seals the cell."""
         from prefbench.measures.answers import ask, item_metrics, plan
 
         started = time.monotonic()
+        engine = opening.engine()
         requests = self._requests_for(planned, engine)
         digest = requests.digest
         batches = plan(requests, self.settings.batch_size)
@@ -252,6 +290,7 @@ class _Work:
             resumed_batches=len(kept),
         )
         records = item_metrics(requests, answers)
+        opening.check_unchanged()
         cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
 
     def _requests_for(self, planned: PlannedCell, engine: Engine) -> Requests:

@@ -199,9 +199,9 @@ class Cell:
         for name in ("journal.jsonl", "failure.json"):
             (self.folder / name).unlink(missing_ok=True)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, traceback: str = "") -> None:
         """Keeps why a try failed; the journal stays for the next."""
-        _write_json(self.folder / "failure.json", {"reason": reason})
+        _write_json(self.folder / "failure.json", {"reason": reason, "traceback": traceback})
 
 
 def _wide(

@@ -196,6 +196,53 @@ def test_an_engine_that_breaks_in_the_middle_fails_its_cell_and_keeps_its_batche
     assert manifest["resumed_batches"] == 1
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_tried_once_and_takes_no_other_down(
+    runs: Path, mirror: Path, monkeypatch: Any
+) -> None:
+    from prefbench.engines.hf import HFEngine
+
+    start, tried = HFEngine.__init__, []
+
+    def failing(self: Any, checkpoint: Any, settings: Any) -> None:
+        tried.append(checkpoint.name)
+        if checkpoint.name == "dpo":
+            raise MemoryError("no room on the device")
+        start(self, checkpoint, settings)
+
+    monkeypatch.setattr(HFEngine, "__init__", failing)
+    outcome = measure(runs, mirror)
+    assert tried == ["dpo", "sft"]
+    assert len(outcome.measured) == len(TASKS)
+    assert set(outcome.failed.values()) == {"MemoryError: no room on the device"}
+
+
+@pytest.mark.parametrize("when", ["while it is loaded", "while it is asked"])
+def test_weights_that_change_during_a_run_give_no_numbers(
+    runs: Path, mirror: Path, monkeypatch: Any, when: str
+) -> None:
+    from prefbench.engines.hf import HFEngine
+
+    def overwrite(engine: Any) -> None:
+        if engine.checkpoint.name == "dpo":
+            shutil.copy(runs / "sft" / "model.safetensors", runs / "dpo" / "model.safetensors")
+
+    start, score = HFEngine.__init__, HFEngine.score
+
+    def loading(self: Any, checkpoint: Any, settings: Any) -> None:
+        start(self, checkpoint, settings)
+        overwrite(self)
+
+    def asking(self: Any, requests: Any) -> Any:
+        overwrite(self)
+        return score(self, requests)
+
+    changed = ("__init__", loading) if when == "while it is loaded" else ("score", asking)
+    monkeypatch.setattr(HFEngine, *changed)
+    outcome = measure(runs, mirror)
+    assert sorted(outcome.failed) == [f"dpo × {task}" for task in sorted(TASKS)]
+    assert all("have changed since they were found" in why for why in outcome.failed.values())
+
+
 def test_all_missing_data_are_named_before_anything_is_loaded(
     runs: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -18,6 +18,9 @@ from prefbench.stats.estimates import Estimate
 
 MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
 
+FEW = 30
+"""Items below which a bootstrap interval is known to cover less than it says."""
+
 
 def render(board: Board, style: str = "text", *, width: int = 100, everything: bool = False) -> str:
     """A leaderboard as text.
@@ -52,7 +55,7 @@ def _text(board: Board, width: int, everything: bool) -> str:
         widths = [max(map(_width, column)) for column in (first, *block)]
         lines = [
             "  ".join(_pad(text, w) for text, w in zip(line, widths, strict=True)).rstrip()
-            for line in zip(*(_once(first, block)), strict=True)
+            for line in zip(*_once(first, block, n_heads), strict=True)
         ]
         rule = "─" * min(width, sum(widths) + 2 * len(block))
         blocks.append("\n".join([*lines[:n_heads], rule, *lines[n_heads:]]))
@@ -72,16 +75,18 @@ def _heads(columns: Sequence[Column]) -> list[list[str]]:
     ]
 
 
-def _once(first: Sequence[str], block: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """The block with a task's name above its first column only."""
-    names = ["", *(column[0] for column in block)]
-    return [
-        first,
-        *(
-            ["" if name == before else name, *column[1:]]
-            for column, name, before in zip(block, names[1:], names, strict=False)
-        ),
-    ]
+def _once(
+    first: Sequence[str], block: Sequence[Sequence[str]], n_heads: int
+) -> list[Sequence[str]]:
+    """The block with a task's name and conditions above its first column only."""
+    shown: list[Sequence[str]] = [first]
+    before: Sequence[str] = ()
+    for column in block:
+        task = column[: n_heads - 1]
+        same = task == before
+        shown.append([*([""] * len(task) if same else task), *column[n_heads - 1 :]])
+        before = task
+    return shown
 
 
 def _blocks(
@@ -220,6 +225,8 @@ class _Notes:
                 "interval of the paired difference leaves out 0 "
                 "(not corrected for several comparisons)."
             )
+        if any(0 < entry.score.estimate.n < FEW for entry in board.entries.values()):
+            lines.append(f"Intervals over fewer than {FEW} items tend to be too narrow.")
         if any(column.group.conditions for column in board.columns):
             lines.append(
                 "Columns with conditions under their name are not the whole standard task."

@@ -69,6 +69,16 @@ def test_no_control_character_reaches_a_reader(style: str) -> None:
         assert "\u202e" not in text
 
 
+def test_few_items_are_warned_of() -> None:
+    warning = "fewer than 30 items"
+    assert warning not in render(board(), "text")
+    items = np.arange(8, dtype=np.int32)
+    row = Checkpoint("sft", Path("sft"), "ready", method="sft")
+    few = Measured("sft", "quiz", items, items, {"acc": np.tile([0.0, 1.0], 4)})
+    group = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": True})
+    assert warning in render(build_board([row], [group], [few]), "text")
+
+
 def test_markdown_takes_hostile_names_literally() -> None:
     text = render(board(), "markdown")
     assert "<script>" not in text

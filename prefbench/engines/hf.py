@@ -43,8 +43,8 @@ from prefbench.errors import EngineError
 from prefbench.records import Checkpoint
 
 DEFAULT_MAX_LENGTH = 2048
-LOGITS_AT_ONCE = 1 << 27
-"""Most logits that one forward pass may give: 512 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 1 << 25, "cuda": 1 << 28}
+"""Most logits that one forward pass may give: 128 MiB in float32 where caches are small, 1 GiB."""
 
 
 class HFEngine(Engine):
@@ -80,7 +80,7 @@ class HFEngine(Engine):
             raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
         self.model.to(self._device).eval()
         self._n_vocabulary = self.model.config.get_text_config().vocab_size
-        self._logits_at_once = LOGITS_AT_ONCE
+        self._logits_at_once = LOGITS_AT_ONCE.get(self._device.type, 1 << 25)
 
     @cached_property
     def tokenizer_key(self) -> str:  # type: ignore[override]
@@ -187,13 +187,11 @@ class HFEngine(Engine):
             cuts.append(len(whole) - len(rows[-1]))
         width = max(map(len, rows)) - 1
         ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row) - 1] = torch.tensor(row[:-1])
-            mask[i, : len(row) - 1] = 1
-        logits = self.model(
-            input_ids=ids.to(self._device), attention_mask=mask.to(self._device)
-        ).logits
+        # Padded on the right and causal, a row cannot see its padding; a mask would only cost the
+        # fast attention kernels.
+        logits = self.model(input_ids=ids.to(self._device)).logits
         results = []
         for i, (row, (_, continuation)) in enumerate(zip(rows, requests, strict=True)):
             end = len(row) - 1

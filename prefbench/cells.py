@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from prefbench import data
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
+from prefbench.engines import ENGINES
 from prefbench.errors import DataError, InputError
 from prefbench.records import Checkpoint
 from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, tasks_folder
 
 ChatTemplate = Literal["auto", "on", "off"]
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.engine not in ENGINES:
+            raise InputError(f"engine is one of {', '.join(ENGINES)}, not {self.engine!r}")
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,12 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
         Settings(**{name: 0})
 
 
+@pytest.mark.parametrize(("name", "value"), [("dtype", "int8"), ("engine", "abacus")])
+def test_an_unknown_choice_is_refused_with_those_there_are(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is one of .*, not '{value}'"):
+        Settings(**{name: value})  # type: ignore[arg-type]
+
+
 def test_prompts_that_do_not_fit_are_cut_counted_and_told(runs: Path, mirror: Path) -> None:
     measure(runs, mirror, Settings(limit=6, max_length=24), tasks=["demo_everyday"])
     text = render(collect(runs.parent / "results"), "text")
@@ -373,6 +379,26 @@ def test_several_roots_keep_their_checkpoints_apart(runs: Path) -> None:
     shutil.copytree(runs, runs.parent / "more")
     found = find([runs, runs.parent / "more"], Settings(), final_only=False)
     assert {c.name for c in found} == {"runs/sft", "runs/dpo", "more/sft", "more/dpo"}
+
+
+def test_the_paper_suite_on_real_data(small_zoo: Path, real_data: Path, tmp_path: Path) -> None:
+    outcome = measure(
+        small_zoo / "checkpoints" / "sft",
+        real_data,
+        Settings(limit=1),
+        tasks=["paper"],
+        results=tmp_path / "results",
+        final_only=True,
+    )
+    assert not outcome.failed
+    rows = [r for r in rows_of(collect(tmp_path / "results")) if r["shown"]]
+    missing = {r["task"]: r["missing"] for r in rows if r["value"] is None}
+    assert list(missing) == ["causal_dialogue_pairs"]
+    assert "put its test_dag.json into a mirror" in missing["causal_dialogue_pairs"]
+    assert len({r["task"] for r in rows}) == 11
+    assert {r["n"] for r in rows} == {1, None}
+    text = render(collect(tmp_path / "results"), "text")
+    assert "hellaswag_10shot, first 1 items: examples come from the validation split" in text
 
 
 def _measure_in_process(runs: Path, mirror: Path, outcomes: Any) -> None:

@@ -109,13 +109,18 @@ def plan_tasks(
         except DataError as error:
             lost.append(f"{error} (for {task.name})")
     if lost:
-        raise DataError(
-            "data are missing:\n  "
-            + "\n  ".join(dict.fromkeys(lost))
-            + "\npass --mirror DIR or set PREFBENCH_MIRROR; `prefbench mirror DIR` writes a mirror "
-            "where there is a network"
-        )
+        raise missing_data(lost)
     return planned
+
+
+def missing_data(lost: Sequence[str]) -> DataError:
+    """One error for all data sets that are missing, with what to do."""
+    return DataError(
+        "data are missing:\n  "
+        + "\n  ".join(dict.fromkeys(lost))
+        + "\npass --mirror DIR or set PREFBENCH_MIRROR; `prefbench mirror DIR` writes a mirror "
+        "where there is a network; HF_HUB_OFFLINE=1 uses what the hub's cache has"
+    )
 
 
 def _plan_task(task: Task, limit: int | None, places: Sequence[Path]) -> PlannedTask:
@@ -126,8 +131,6 @@ def _plan_task(task: Task, limit: int | None, places: Sequence[Path]) -> Planned
         raise DataError(f"{source.title}: in no mirror, and the task pins no revision on the hub")
     if not source.has(task.eval_split):
         raise DataError(f"{source.title}: the mirror lacks the {task.eval_split} split")
-    if not source.files and data.is_offline():
-        data.load(source, [task.eval_split])  # from the hub's cache, or an error
     identity = data.identity(source, splits_of(task, source))
     return PlannedTask(task, limit, source, identity, shot_split(task, source))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,6 +163,8 @@ def load(source: Source, splits: Iterable[str]) -> dict[str, Dataset]:
         return {split: _read(source.files[split]) for split in wanted if split in source.files}
     import datasets
 
+    # Its retries are told by the error at their end.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return {
             split: datasets.load_dataset(

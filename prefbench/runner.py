@@ -14,9 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefbench import data
-from prefbench.cells import PlannedCell, Settings, find, plan_cells, plan_tasks
+from prefbench.cells import (
+    PlannedCell,
+    PlannedTask,
+    Settings,
+    find,
+    missing_data,
+    plan_cells,
+    plan_tasks,
+)
 from prefbench.checkpoints import read_checkpoint
-from prefbench.errors import CheckpointError, EngineError, PrefbenchError, StoreError
+from prefbench.errors import (
+    CheckpointError,
+    DataError,
+    EngineError,
+    PrefbenchError,
+    StoreError,
+)
 from prefbench.manifest import manifest_of, now
 from prefbench.records import Checkpoint
 from prefbench.store import Cell, Store
@@ -95,6 +109,7 @@ def run(
     done = tuple(name for name in unique if store.is_sealed(name))
     todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
     listener.on_plan(len(cells), len(todo))
+    _fetch([cell.planned for cell in todo], listener)
     failed = _Work(store, settings, listener).carry_out(todo) if todo else {}
     return Outcome(
         plan=plan,
@@ -128,6 +143,34 @@ def _write_plan(
     name = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
     store.write_plan(name, {**plan, "when": now(), "id": name})
     return name
+
+
+def _fetch(tasks: Sequence[PlannedTask], listener: Listener) -> None:
+    """Brings what the hub has into its cache.
+
+    Raises:
+        DataError: names every set that is not to be had, before a model is loaded.
+    """
+    wanted = {
+        planned.source.title: planned
+        for planned in tasks
+        if planned.source and not planned.source.files
+    }
+    lost: list[str] = []
+    unreachable = False
+    for i, (title, planned) in enumerate(wanted.items()):
+        listener.on_step(f"fetching {title}", i, len(wanted))
+        if unreachable:  # each try would take as long as the first
+            lost.append(f"{title}: not tried, the hub cannot be reached")
+            continue
+        try:
+            assert planned.source is not None
+            data.load(planned.source, splits_of(planned.task, planned.source))
+        except DataError as error:
+            lost.append(str(error))
+            unreachable = isinstance(error.__cause__, ConnectionError) and not data.is_offline()
+    if lost:
+        raise missing_data(lost)
 
 
 class _Opening:

@@ -257,6 +257,36 @@ def test_all_missing_data_are_named_before_anything_is_loaded(
     assert "--mirror" in str(caught.value)
 
 
+def test_a_hub_that_cannot_be_reached_is_tried_once_before_any_model_is_loaded(
+    runs: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("PREFBENCH_MIRROR", "")
+    for flag in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(flag, raising=False)
+    tried: list[str] = []
+
+    def unreachable(path: str, **options: Any) -> None:
+        tried.append(path)
+        raise ConnectionError(f"Couldn't reach {path}")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr(prefbench.engines, "open_engine", None)
+    with pytest.raises(DataError) as caught:
+        run(runs, tasks=["quick"], results=tmp_path / "results")
+    assert tried == ["Salesforce/wikitext"]
+    told = str(caught.value).splitlines()
+    for name in (
+        "helpful-base",
+        "harmless-base",
+        "gsm8k",
+        "ARC-Easy",
+        "ARC-Challenge",
+        "hellaswag",
+    ):
+        (line,) = [line for line in told if name in line]
+        assert line.endswith("not tried, the hub cannot be reached")
+
+
 def test_an_unknown_task_is_refused_before_anything_is_read(runs: Path, mirror: Path) -> None:
     with pytest.raises(TaskError, match="demo_everyday"):
         measure(runs, mirror, tasks=["demo_everydy"])

@@ -331,12 +331,12 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except PrefbenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        from prefbench.report.tables import plain
+
+        # It may quote names and texts that came with a checkpoint.
+        print("error:", "\n".join(map(plain, str(error).splitlines())), file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
     except SystemExit as end:
         if end.code == STOPPED:  # by Ctrl-C, as typer tells it
             print("stopped; the same command goes on from here", file=sys.stderr)

@@ -129,6 +129,12 @@ def test_errors_are_one_clear_line_and_an_exit_code(
     assert "Traceback" not in done.stderr
 
 
+def test_an_error_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    done = prefbench("scan", tmp_path / "evil\x1b[2J\u202e")
+    assert done.returncode == 1
+    assert "evil [2J " in done.stderr
+
+
 def test_a_broken_checkpoint_is_told_in_the_table_and_by_the_exit_code(
     small_zoo: Path, tmp_path: Path
 ) -> None:

@@ -186,7 +186,7 @@ def _json(board: Board, width: int, everything: bool) -> str:
         "notes": list(board.notes),
         "rows": rows_of(board),
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(whole, indent=1) + "\n"  # ASCII: nothing in it can steer a terminal
 
 
 STYLES: Mapping[str, Callable[[Board, int, bool], str]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,15 +22,14 @@ from prefbench.cells import (
     plan_cells,
     plan_tasks,
 )
-from prefbench.checkpoints import read_checkpoint
 from prefbench.errors import (
     CheckpointError,
     DataError,
-    EngineError,
     PrefbenchError,
     StoreError,
 )
 from prefbench.manifest import manifest_of, now
+from prefbench.opening import Opening
 from prefbench.records import Checkpoint
 from prefbench.store import Cell, Store
 from prefbench.tasks import Task, splits_of
@@ -173,71 +171,6 @@ def _fetch(tasks: Sequence[PlannedTask], listener: Listener) -> None:
         raise missing_data(lost)
 
 
-class _Opening:
-    """A checkpoint's engine, opened when the first cell needs it and closed at the end."""
-
-    def __init__(self, planned: PlannedCell, settings: Settings) -> None:
-        self._checkpoint = planned.checkpoint
-        self._dtype = str(planned.identity["dtype"])
-        self._settings = settings
-        self._stack = contextlib.ExitStack()
-        self._engine: Engine | None = None
-        self._reason: str | None = None
-
-    def __enter__(self) -> _Opening:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.close()
-
-    def engine(self) -> Engine:
-        """The loaded checkpoint.
-
-        Raises:
-            EngineError: it cannot be loaded, or could not before.
-            CheckpointError: its files are no longer those that were to be measured.
-        """
-        from prefbench import engines
-        from prefbench.engines.base import EngineSettings
-
-        if self._reason is not None:
-            raise EngineError(self._reason)
-        if self._engine is None:
-            settings = EngineSettings(
-                dtype=self._dtype,
-                device=self._settings.device,
-                max_length=self._settings.max_length,
-                trust_remote_code=self._settings.trust_remote_code,
-                allow_pickle=self._settings.allow_pickle,
-            )
-            opened = engines.open_engine(self._settings.engine, self._checkpoint, settings)
-            engine = self._stack.enter_context(opened)
-            self.check_unchanged()
-            self._engine = engine
-        return self._engine
-
-    def note(self, reason: str) -> None:
-        """Keeps why it could not be opened, so that its other cells need not try."""
-        if self._engine is None:
-            self._reason = reason
-
-    def check_unchanged(self) -> None:
-        """Training may write to a checkpoint while it is measured; its numbers must not count.
-
-        Raises:
-            CheckpointError: the files differ from those that were found.
-        """
-        now_there = read_checkpoint(
-            self._checkpoint.path,
-            allow_pickle=self._settings.allow_pickle,
-            allow_remote_code=self._settings.trust_remote_code,
-        )
-        if now_there.fingerprint != self._checkpoint.fingerprint:
-            raise CheckpointError(
-                f"{self._checkpoint.path}: the files have changed since they were found; run again"
-            )
-
-
 class _Work:
     """The missing cells of one run, checkpoint by checkpoint."""
 
@@ -264,7 +197,7 @@ class _Work:
             by_checkpoint.setdefault(planned.checkpoint.fingerprint, []).append(planned)
         others = []
         for group in by_checkpoint.values():
-            with _Opening(group[0], self.settings) as opening:
+            with Opening(group[0], self.settings) as opening:
                 for planned in group:
                     with self.store.claim(planned.cell, wait=wait) as cell:
                         if cell is None:
@@ -273,7 +206,7 @@ class _Work:
                             self._measure_cell(planned, cell, opening)
         return others
 
-    def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: _Opening) -> None:
+    def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """One cell; whatever goes wrong inside it is written down and the others go on."""
         self.listener.on_cell(planned.checkpoint, planned.task)
         reason = None
@@ -291,7 +224,7 @@ class _Work:
             cell.fail(reason, traceback.format_exc())
         self.listener.on_cell_end(planned.checkpoint, planned.task, reason)
 
-    def _fill(self, planned: PlannedCell, cell: Cell, opening: _Opening) -> None:
+    def _fill(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """Asks what the journal does not have yet, then seals the cell."""
         from prefbench.measures.answers import ask, item_metrics, plan
 

@@ -326,6 +326,17 @@ def test_a_limit_is_stamped_and_never_mixed_with_the_whole(runs: Path, mirror: P
     assert "first 6 items" in render(collect(runs.parent / "results"), "text")
 
 
+def test_checkpoints_that_were_asked_differently_are_told_apart(runs: Path, mirror: Path) -> None:
+    template = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
+    (runs / "dpo" / "chat_template.jinja").write_text(template)
+    assert not measure(runs, mirror, tasks=["demo_dialogues"]).failed
+    text = render(collect(runs.parent / "results"), "text")
+    assert "the chat template differs (on: dpo; off: sft)" in text.replace(
+        "(off: sft; on: dpo)", "(on: dpo; off: sft)"
+    )
+    assert "not all checkpoints were sent the same text" in text
+
+
 def test_what_can_change_a_number_changes_the_cell(runs: Path, mirror: Path) -> None:
     def cells(settings: Settings, tasks: tuple[str, ...] = TASKS) -> set[str]:
         planned = plan_tasks(tasks, limit=settings.limit, mirrors=[mirror])

@@ -162,7 +162,9 @@ def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any
     ):
         by_value: dict[str, list[str]] = {}
         for one in manifests:
-            by_value.setdefault(str(one["identity"][key]), []).append(one["checkpoint"]["name"])
+            value = one["identity"][key]
+            said = {True: "on", False: "off"}.get(value, str(value))
+            by_value.setdefault(said, []).append(one["checkpoint"]["name"])
         if len(by_value) > 1:
             told = "; ".join(f"{value}: {', '.join(who)}" for value, who in by_value.items())
             notes.append(f"{what} differs ({told})")

@@ -416,6 +416,19 @@ def test_a_checkpoint_may_leave_its_tokenizer_to_its_run(
     assert len(outcome.measured) == 2
 
 
+def test_checkpoints_of_one_name_in_two_directories_are_two_rows(runs: Path, mirror: Path) -> None:
+    shutil.copytree(runs / "sft", runs.parent / "more" / "sft")
+    shutil.copy(runs / "dpo" / "model.safetensors", runs.parent / "more" / "sft")
+    for root in (runs, runs.parent / "more"):
+        measure(root, mirror, tasks=["demo_dialogues"], results=runs.parent / "results")
+    found = values(runs.parent / "results")
+    first, second, dpo = (
+        found[name, "demo_dialogues", "perplexity.v1"] for name in ("runs/sft", "more/sft", "dpo")
+    )
+    assert first != second
+    assert second == dpo  # the same weights
+
+
 def test_several_roots_keep_their_checkpoints_apart(runs: Path) -> None:
     shutil.copytree(runs, runs.parent / "more")
     found = find([runs, runs.parent / "more"], Settings(), final_only=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,8 @@ def collect(
 ) -> Board:
     """The leaderboard of all that a results directory holds, or of one run.
 
-    A later run's word counts where two differ: on what lies under a checkpoint's name, and on what
-    a task's definition and data are.
+    A later run's word counts where two differ: on what lies at a checkpoint's path, and on what a
+    task's definition and data are.
 
     Raises:
         StoreError: the directory has no readable results.
@@ -42,26 +44,44 @@ def collect(
     cells: dict[tuple[str, str], Mapping[str, Any]] = {}
     latest: dict[str, Mapping[str, Any]] = {}
     for one in plans:
+        paths = {facts["name"]: facts["path"] for facts in one["checkpoints"]}
         for facts in one["checkpoints"]:
-            rows[facts["name"]] = _checkpoint(facts)
+            rows[facts["path"]] = _checkpoint(facts)
         for cell in one["cells"]:
             if not tasks or cell["task"] in tasks:
                 group = _group_name(cell)
                 latest.pop(group, None)
                 latest[group] = cell
-                cells[cell["checkpoint"], group] = cell
+                cells[paths[cell["checkpoint"]], group] = cell
     if tasks and not latest:
         raise InputError(f"{results}: none of {', '.join(tasks)} was run here")
+    names = _told_apart(rows)
     return _board(
         store,
-        rows,
-        cells,
+        {name: dataclasses.replace(rows[path], name=name) for path, name in names.items()},
+        {(names[path], group): cell for (path, group), cell in cells.items()},
         latest,
         baseline=baseline,
         confidence=confidence,
         interval=interval,
         n_resamples=n_resamples,
     )
+
+
+def _told_apart(rows: Mapping[str, Checkpoint]) -> dict[str, str]:
+    """A name per path: the checkpoint's own, with more of its path where two have the same."""
+    own = {path: row.name for path, row in rows.items()}
+    counts = Counter(own.values())
+    names = dict(own)
+    for path, name in own.items():
+        if counts[name] > 1:
+            alike = [Path(other).parts for other, same in own.items() if same == name]
+            parts = Path(path).parts
+            n = len(Path(name).parts) + 1
+            while n < len(parts) and sum(other[-n:] == parts[-n:] for other in alike) > 1:
+                n += 1
+            names[path] = "/".join(parts[-n:])
+    return names
 
 
 def _board(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from prefbench.stats.estimates import Estimate
 
@@ -100,4 +100,3 @@ class Score:
     metric: str
     estimate: Estimate
     higher_is_better: bool | None
-    details: Mapping[str, Any] = field(default_factory=dict)

@@ -113,9 +113,7 @@ def run(
         plan=plan,
         measured=tuple(cell.cell for cell in todo if cell.cell not in failed),
         done=done,
-        failed={
-            f"{unique[n].checkpoint.name} × {unique[n].task.name}": w for n, w in failed.items()
-        },
+        failed={unique[name].title: reason for name, reason in failed.items()},
         broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
     )
 
@@ -149,21 +147,21 @@ def _fetch(tasks: Sequence[PlannedTask], listener: Listener) -> None:
     Raises:
         DataError: names every set that is not to be had, before a model is loaded.
     """
-    wanted = {
-        planned.source.title: planned
-        for planned in tasks
-        if planned.source and not planned.source.files
-    }
+    wanted: dict[tuple[str, str | None], tuple[data.Source, list[str]]] = {}
+    for planned in tasks:
+        source = planned.source
+        if source and not source.files:
+            _, splits = wanted.setdefault((source.title, source.revision), (source, []))
+            splits += splits_of(planned.task, source)
     lost: list[str] = []
     unreachable = False
-    for i, (title, planned) in enumerate(wanted.items()):
-        listener.on_step(f"fetching {title}", i, len(wanted))
+    for i, (source, splits) in enumerate(wanted.values()):
+        listener.on_step(f"fetching {source.title}", i, len(wanted))
         if unreachable:  # each try would take as long as the first
-            lost.append(f"{title}: not tried, the hub cannot be reached")
+            lost.append(f"{source.title}: not tried, the hub cannot be reached")
             continue
         try:
-            assert planned.source is not None
-            data.load(planned.source, splits_of(planned.task, planned.source))
+            data.load(source, splits)
         except DataError as error:
             lost.append(str(error))
             unreachable = isinstance(error.__cause__, ConnectionError) and not data.is_offline()

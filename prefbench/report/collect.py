@@ -170,16 +170,9 @@ def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any
     shots = config.get("fewshot_split") or config.get("training_split")
     if identity["shots"] and shots and identity["shots"] != shots:
         notes.append(f"examples come from the {identity['shots']} split: the data have no {shots}")
-    notes += _counted(manifests, "n_missing", "items have no value")
-    notes += _counted(
-        manifests, "n_cut", "prompts were longer than the context and lost their start"
-    )
-    notes += _counted(manifests, "n_unfinished", "answers were cut at the token limit")
-    for key, what in (
-        ("chat", "the chat template"),
-        ("dtype", "number format"),
-        ("engine", "engine"),
-    ):
+    for key, what in _COUNTS.items():
+        notes += _counted(manifests, key, what)
+    for key, what in _CONDITIONS.items():
         by_value: dict[str, list[str]] = {}
         for one in manifests:
             value = one["identity"][key]
@@ -198,7 +191,12 @@ _COUNTS = {
     "n_cut": "prompts were longer than the context and lost their start",
     "n_unfinished": "answers were cut at the token limit",
 }
-_CONDITIONS = {"chat": "the chat template", "dtype": "the number format", "engine": "the engine"}
+_CONDITIONS = {
+    "chat": "the chat template",
+    "dtype": "the number format",
+    "engine": "the engine",
+    "max_length": "the context length asked for",
+}
 
 
 def _counted(manifests: Sequence[dict[str, Any]], key: str, what: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from abc import abstractmethod
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -108,6 +109,15 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         Raises:
             EngineError: `max_gen_toks` alone fills the context length.
         """
+
+    def encode(
+        self, texts: Sequence[str], add_special_tokens: bool | None = None
+    ) -> list[array[int]]:
+        """Token ids of many texts at once, each as `tok_encode` gives them, four bytes an id."""
+        return [
+            array("i", self.tok_encode(text, add_special_tokens=add_special_tokens))
+            for text in texts
+        ]
 
     def rolling_windows(self, tokens: Sequence[int]) -> list[TokenRequest]:
         """A long text as disjoint windows that together score every token once."""

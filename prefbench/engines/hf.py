@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import warnings
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,28 @@ class HFEngine(Engine):
         else:
             special = {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer.encode(string, **special))
+
+    def encode(
+        self, texts: Sequence[str], add_special_tokens: bool | None = None
+    ) -> list[array[int]]:
+        if not self.tokenizer.is_fast:
+            return super().encode(texts, add_special_tokens)
+        if add_special_tokens is None:
+            special = [not has_bos_prefix(text, self._prefix) for text in texts]
+        else:
+            special = [add_special_tokens] * len(texts)
+        ids: list[array[int]] = [array("i")] * len(texts)
+        for kind in set(special):
+            alike = [i for i, one in enumerate(special) if one is kind]
+            encodings = self.tokenizer(
+                [texts[i] for i in alike],
+                add_special_tokens=kind,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
+            for i, one in zip(alike, encodings, strict=True):
+                ids[i] = array("i", one)
+        return ids
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

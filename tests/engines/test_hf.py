@@ -468,3 +468,13 @@ def test_the_tokenizers_key_says_which_requests_can_be_shared(llama, tmp_path):
         assert engine.tokenizer_key == keys[0]
     assert len(set(keys)) == 3
     assert AutoConfig.from_pretrained(llama).vocab_size > 256
+
+
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("special", [None, False, True])
+def test_many_texts_are_encoded_as_each_alone(start, special, tmp_path):
+    with opened(make(tmp_path / "model", start=start)) as engine:
+        texts = ["the cat", f"{START}the mat", "", " sat", f"{END}Question:", "Où ?"]
+        found = engine.encode(texts, special)
+        assert [list(ids) for ids in found] == [engine.tok_encode(t, special) for t in texts]
+        assert engine.encode([], special) == []

@@ -31,10 +31,11 @@ def manifest_of(
     requests: Requests,
     answers: Sequence[Answer],
     *,
+    items: str,
     seconds: float,
     resumed_batches: int,
 ) -> dict[str, Any]:
-    """The manifest of a cell whose answers are complete."""
+    """The manifest of a cell whose answers are complete; `items` names its prompts."""
     from prefbench.harness import SHOT_SEED
 
     task, source = planned.task, planned.planned.source
@@ -56,8 +57,8 @@ def manifest_of(
             "from": "files" if source and source.files else "hub",
         },
         "higher_is_better": dict(requests.harness.higher_is_better()),
-        "items": requests.digest,
-        "n_items": len(requests.items),
+        "items": items,
+        "n_items": len(requests),
         "n_missing": sum(missing.values()),
         "missing": dict(missing),
         "n_cut": sum(answer.n_cut > 0 for answer in answers),

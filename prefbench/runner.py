@@ -30,8 +30,8 @@ from prefbench.errors import (
 )
 from prefbench.manifest import manifest_of, now
 from prefbench.opening import Opening
-from prefbench.records import Checkpoint
-from prefbench.store import Cell, Store
+from prefbench.records import Answer, Checkpoint
+from prefbench.store import Batch, Cell, Store
 from prefbench.tasks import Task, splits_of
 
 if TYPE_CHECKING:
@@ -224,23 +224,14 @@ class _Work:
 
     def _fill(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """Asks what the journal does not have yet, then seals the cell."""
-        from prefbench.measures.answers import ask, item_metrics, plan
+        from prefbench.measures.answers import item_metrics
 
         started = time.monotonic()
         engine = opening.engine()
         requests = self._requests_for(planned, engine)
-        digest = requests.digest
-        batches = plan(requests, self.settings.batch_size)
-        kept = cell.resume({"requests": digest, "batch_size": self.settings.batch_size})
-        answers = [answer for batch in kept.values() for answer in batch]
-        n = len(requests.items)
-        self.listener.on_step("asking", len(answers), n)
-        for number, batch in enumerate(batches):
-            if number not in kept:
-                fresh = ask(requests, engine, batch)
-                cell.append(number, fresh)
-                answers += fresh
-                self.listener.on_step("asking", len(answers), n)
+        with requests.built_by(engine):
+            answers, n_resumed = self._ask(requests, engine, cell)
+        digest = requests.digest()
         self.store.write_items(
             digest,
             (
@@ -260,15 +251,36 @@ class _Work:
             engine,
             requests,
             answers,
+            items=digest,
             seconds=time.monotonic() - started,
-            resumed_batches=len(kept),
+            resumed_batches=n_resumed,
         )
         records = item_metrics(requests, answers)
         opening.check_unchanged()
         cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
 
+    def _ask(self, requests: Requests, engine: Engine, cell: Cell) -> tuple[list[Answer], int]:
+        """All answers, and how many batches of them the journal had for the same texts."""
+        from prefbench.measures.answers import ask, plan
+
+        kept = cell.resume({"batch_size": self.settings.batch_size})
+        answers: list[Answer] = []
+        n_resumed = 0
+        self.listener.on_step("asking", 0, len(requests))
+        for number, items in enumerate(plan(requests, self.settings.batch_size)):
+            texts = requests.digest(items)
+            batch = kept.get(number)
+            if batch and batch.texts == texts:
+                n_resumed += 1
+            else:
+                batch = Batch(texts, ask(requests, engine, items))
+                cell.append(number, batch)
+            answers += batch.answers
+            self.listener.on_step("asking", len(answers), len(requests))
+        return answers, n_resumed
+
     def _requests_for(self, planned: PlannedCell, engine: Engine) -> Requests:
-        """The task's prompts and token ids, built once for all checkpoints with this tokenizer."""
+        """The task's prompts and token ids: one for all checkpoints with this tokenizer."""
         from prefbench.harness import build_task
         from prefbench.measures.requests import build_requests
 
@@ -289,6 +301,5 @@ class _Work:
                 engine,
                 chat=chat,
                 limit=planned.planned.limit,
-                progress=lambda done, n: self.listener.on_step("building prompts", done, n),
             )
         return self._requests[key]

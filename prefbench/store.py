@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,6 +41,13 @@ ANSWER_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+
+
+class Batch(NamedTuple):
+    """Items that were answered together, and the hash of the texts that they were sent."""
+
+    texts: str
+    answers: list[Answer]
 
 
 class Store:
@@ -144,10 +151,11 @@ class Cell:
     def journal(self) -> Path:
         return self.folder / "journal.jsonl"
 
-    def resume(self, header: Mapping[str, Any]) -> dict[int, list[Answer]]:
+    def resume(self, header: Mapping[str, Any]) -> dict[int, Batch]:
         """The batches that an interrupted run has left, by number; a torn last one is cut off.
 
-        A journal with another header (other prompts, another batch plan) is begun anew.
+        Of a batch that was asked again the later answers count. A journal with another header
+        (another batch plan) is begun anew.
         """
         with _explained(self.journal):
             lines, good = self._read_journal()
@@ -156,7 +164,10 @@ class Cell:
                 return {}
             with self.journal.open("r+b") as file:
                 file.truncate(good)
-        return {line["batch"]: [_answer(row) for row in line["answers"]] for line in lines[1:]}
+        return {
+            line["batch"]: Batch(line["texts"], [_answer(row) for row in line["answers"]])
+            for line in lines[1:]
+        }
 
     def _read_journal(self) -> tuple[list[Any], int]:
         """Whole lines, and how many bytes they take."""
@@ -173,11 +184,11 @@ class Cell:
                     good += len(raw)
         return lines, good
 
-    def append(self, batch: int, answers: Sequence[Answer]) -> None:
+    def append(self, number: int, batch: Batch) -> None:
         """Adds a batch in one write and waits until it is on the disk."""
-        rows = [dataclasses.asdict(answer) for answer in answers]
+        rows = [dataclasses.asdict(answer) for answer in batch.answers]
         with _explained(self.journal), self.journal.open("a", encoding="utf-8") as file:
-            file.write(_line({"batch": batch, "answers": rows}))
+            file.write(_line({"batch": number, "texts": batch.texts, "answers": rows}))
             file.flush()
             os.fsync(file.fileno())
 

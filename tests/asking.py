@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefbench import data
-from prefbench.engines.base import Engine
+from prefbench.engines.base import Engine, TokenRequest
 from prefbench.harness import HarnessTask, build_task
 from prefbench.measures.answers import ask, item_metrics, plan
 from prefbench.measures.requests import Requests, build_requests
@@ -35,14 +35,26 @@ def requests_of(
     chat: bool = False,
     folder: Path | None = None,
 ) -> Requests:
+    """All built."""
     task = task_named(name, folder)
-    return build_requests(task, build(task, mirror, fewshot), engine, chat=chat, limit=limit)
+    requests = build_requests(task, build(task, mirror, fewshot), engine, chat=chat, limit=limit)
+    with requests.built_by(engine):
+        tokens_of(requests)
+    return requests
+
+
+def tokens_of(requests: Requests) -> list[list[TokenRequest]]:
+    """Of all items, as lists, which are equal where their ids are."""
+    return [
+        [TokenRequest(list(one.context), list(one.continuation)) for one in requests.tokens(i)]
+        for i in range(len(requests))
+    ]
 
 
 def answers_of(requests: Requests, engine: Engine, size: int = 8) -> list[Answer]:
     """In the order of the items."""
-    answers = [answer for batch in plan(requests, size) for answer in ask(requests, engine, batch)]
-    return sorted(answers, key=lambda answer: answer.item)
+    with requests.built_by(engine):
+        return [a for batch in plan(requests, size) for a in ask(requests, engine, batch)]
 
 
 def quantities_of(requests: Requests, answers: Sequence[Answer]) -> dict[str, list[float]]:

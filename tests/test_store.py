@@ -8,15 +8,21 @@ import pytest
 
 from prefbench.errors import StoreError
 from prefbench.records import Answer, Record
-from prefbench.store import Store
+from prefbench.store import Batch, Store
 
-HEADER = {"requests": "abc", "batch_size": 2}
+HEADER = {"batch_size": 2}
 BATCHES = {
-    0: [Answer(3, logps=(-1.5, -2.25), greedy=(True, False), n_tokens=(2, 3)), Answer(1)],
-    1: [
-        Answer(0, texts=('a "quoted"\nline é \x1b[31m',), unfinished=(True,)),
-        Answer(2, reason="no"),
-    ],
+    0: Batch(
+        "abc",
+        [Answer(3, logps=(-1.5, -2.25), greedy=(True, False), n_tokens=(2, 3)), Answer(1)],
+    ),
+    1: Batch(
+        "def",
+        [
+            Answer(0, texts=('a "quoted"\nline é \x1b[31m',), unfinished=(True,)),
+            Answer(2, reason="no"),
+        ],
+    ),
 }
 
 
@@ -24,12 +30,12 @@ def fill(store: Store, cell: str = "cell") -> None:
     with store.claim(cell) as claimed:
         assert claimed is not None
         claimed.resume(HEADER)
-        for number, answers in BATCHES.items():
-            claimed.append(number, answers)
+        for number, batch in BATCHES.items():
+            claimed.append(number, batch)
 
 
 def seal(store: Store, cell: str = "cell") -> None:
-    answers = [answer for batch in BATCHES.values() for answer in batch]
+    answers = [answer for batch in BATCHES.values() for answer in batch.answers]
     records = [Record(3, "acc", 1.0), Record(1, "acc", 0.0), Record(2, "answer", None, "no")]
     with store.claim(cell) as claimed:
         assert claimed is not None
@@ -55,18 +61,30 @@ def test_a_journal_cut_anywhere_keeps_its_whole_batches_and_can_go_on(tmp_path: 
             assert claimed is not None
             kept = claimed.resume(HEADER)
             assert list(kept) == list(BATCHES)[: max(0, sum(end <= length for end in ends) - 1)]
-            for number, answers in BATCHES.items():
+            for number, batch in BATCHES.items():
                 if number not in kept:
-                    claimed.append(number, answers)
+                    claimed.append(number, batch)
         assert journal.read_bytes() == whole, f"cut at {length}"
 
 
-def test_a_journal_of_other_prompts_is_begun_anew(tmp_path: Path) -> None:
+def test_of_a_batch_that_was_asked_again_the_later_answers_count(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store)
+    later = Batch("other texts", [Answer(3, reason="changed"), Answer(1)])
+    with store.claim("cell") as claimed:
+        assert claimed is not None
+        claimed.append(0, later)
+        assert claimed.resume(HEADER) == {**BATCHES, 0: later}
+    journal = (tmp_path / "cells" / "cell" / "journal.jsonl").read_text()
+    assert len(journal.splitlines()) == 1 + len(BATCHES) + 1
+
+
+def test_a_journal_of_another_batch_plan_is_begun_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
     fill(store)
     with store.claim("cell") as claimed:
         assert claimed is not None
-        assert claimed.resume({**HEADER, "requests": "other"}) == {}
+        assert claimed.resume({"batch_size": 3}) == {}
         assert claimed.resume(HEADER) == {}
 
 
@@ -77,8 +95,8 @@ def test_a_sealed_cell_has_its_rows_in_the_order_of_the_items(tmp_path: Path) ->
     seal(store)
     assert store.is_sealed("cell")
     assert [answer.item for answer in store.answers("cell")] == [0, 1, 2, 3]
-    assert store.answers("cell")[3] == BATCHES[0][0]
-    assert store.answers("cell")[0].texts == BATCHES[1][0].texts
+    assert store.answers("cell")[3] == BATCHES[0].answers[0]
+    assert store.answers("cell")[0].texts == BATCHES[1].answers[0].texts
     table = store.records("cell").to_pydict()
     assert table["acc"] == [None, 0.0, None, 1.0]
     assert table["reason"] == [None, None, "no", None]

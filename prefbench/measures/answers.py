@@ -11,17 +11,17 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from prefbench.engines.base import Engine, TokenRequest
-from prefbench.measures.requests import Item, Requests
+from prefbench.measures.items import Item
+from prefbench.measures.requests import Requests
 from prefbench.records import Answer, Record
 
 NOT_FINITE = "the log-prob is not a finite number"
 
 
-def plan(requests: Requests, size: int) -> list[list[int]]:
-    """Batches of item indices, longest first; the same for every run of the same requests."""
-    lengths = [sum(len(c) + len(a) for c, a in request) for request in requests.tokens]
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def plan(requests: Requests, size: int) -> list[range]:
+    """Batches of items in the order of the data, so that the first can be asked at once."""
+    n = len(requests)
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def ask(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
@@ -50,26 +50,26 @@ def ask(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer
 
 def _scorable(requests: Requests, engine: Engine, index: int) -> Sequence[TokenRequest]:
     if requests.task.kind != "loglikelihood_rolling":
-        return requests.tokens[index]
-    return [w for text in requests.tokens[index] for w in engine.rolling_windows(text.continuation)]
+        return requests.tokens(index)
+    return [w for text in requests.tokens(index) for w in engine.rolling_windows(text.continuation)]
 
 
 def _scored_answer(
     requests: Requests, index: int, logps: Sequence[Any], reason: str | None
 ) -> Answer:
-    item, tokens = requests.items[index], requests.tokens[index]
+    item, tokens = requests.item(index), requests.tokens(index)
     reason = item.reason or reason
     if reason is None and not logps:
         reason = "the text has no tokens"
     if reason is None and any(not math.isfinite(one.logp) for one in logps):
         reason = NOT_FINITE
     if reason:
-        return Answer(item.item, reason=reason)
+        return Answer(index, reason=reason)
     sums, greedy = [one.logp for one in logps], [one.greedy for one in logps]
     if requests.task.kind == "loglikelihood_rolling":
         sums, greedy = [math.fsum(sums)], [all(greedy)]
     return Answer(
-        item.item,
+        index,
         logps=tuple(sums),
         greedy=tuple(greedy),
         n_tokens=tuple(len(request.continuation) for request in tokens),
@@ -80,13 +80,11 @@ def _scored_answer(
 
 def _generate(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
     assert requests.sampling is not None
-    sampling = dataclasses.replace(
-        requests.sampling, seed=requests.sampling.seed + requests.items[batch[0]].item
-    )
-    texts = engine.generate([requests.tokens[index][0].context for index in batch], sampling)
+    sampling = dataclasses.replace(requests.sampling, seed=requests.sampling.seed + batch[0])
+    texts = engine.generate([requests.tokens(index)[0].context for index in batch], sampling)
     return [
         Answer(
-            requests.items[index].item,
+            index,
             texts=(one.text,),
             n_tokens=(one.n_tokens,),
             n_bytes=(len(one.text.encode()),),
@@ -94,7 +92,7 @@ def _generate(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[
             unfinished=(not one.finished,),
         )
         if one.finite
-        else Answer(requests.items[index].item, reason=NOT_FINITE)
+        else Answer(index, reason=NOT_FINITE)
         for index, one in zip(batch, texts, strict=True)
     ]
 
@@ -105,16 +103,15 @@ def item_metrics(requests: Requests, answers: Sequence[Answer]) -> Iterator[Reco
     A metric that lm-eval gives as (value, weight) becomes two quantities, `name.value` and
     `name.weight`. An item without an answer has its reason under the quantity `answer`.
     """
-    by_number = {item.item: item for item in requests.items}
     for answer in answers:
         if answer.reason:
             yield Record(answer.item, "answer", None, answer.reason)
             continue
         yield Record(answer.item, "cut", float(answer.n_cut > 0))
         if requests.task.recipe.pairs:
-            quantities = pair_quantities(by_number[answer.item], answer)
+            quantities = pair_quantities(requests.item(answer.item), answer)
         else:
-            quantities = _lm_eval_metrics(requests, by_number[answer.item], answer)
+            quantities = _lm_eval_metrics(requests, requests.item(answer.item), answer)
         for name, value in quantities.items():
             yield Record(answer.item, name, value)
 

@@ -4,71 +4,200 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
-from jinja2 import TemplateError
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeAlias
 
 from prefbench.engines.base import Engine, Sampling, TokenRequest, sampling_of
 from prefbench.errors import TaskError
 from prefbench.harness import SHOT_SEED, HarnessTask
+from prefbench.measures.items import Item, pair_item, plain_item
 from prefbench.tasks import Task
 
-Progress = Callable[[int, int], None]
+CHUNK = 64
+"""Items that are tokenised at once: enough texts to keep every core busy for a while."""
+
+Text = tuple[str, bool | None]
+"""A text to be tokenised, and whether with special tokens, as `Engine.encode` takes it."""
+
+Ids: TypeAlias = "Mapping[Text, array[int]]"
 
 
-@dataclass(frozen=True)
-class Item:
-    """One document of a task, as it is sent to a checkpoint.
-
-    `continuations` are the choices, the texts of a pair (chosen ones first) or the one rolling
-    text; empty for generation. `reason` says why the item cannot be asked.
-    """
-
-    item: int
-    prompt: str
-    continuations: tuple[str, ...]
-    fields: Mapping[str, Any]
-    cluster: str
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
 class Requests:
-    """A task's items and, in the same order, their token ids; shared by checkpoints of a tokenizer.
+    """A task's items in the order of the data, and their token ids; each is built once, when asked.
 
-    `tokens[i]` holds a request per continuation; for generation one request whose continuation is
-    empty; for rolling text one whose context is empty.
+    Checkpoints that share a tokenizer share them. What is missing is built with the engine of
+    `built_by`, and one chunk of token ids ahead of what is asked for. Nothing else may draw
+    examples from `harness` meanwhile.
     """
 
-    task: Task
-    harness: HarnessTask
-    items: tuple[Item, ...]
-    tokens: tuple[tuple[TokenRequest, ...], ...]
-    sampling: Sampling | None
-    chat: bool
+    def __init__(
+        self, task: Task, harness: HarnessTask, n: int, *, chat: bool, end: int | None
+    ) -> None:
+        """Builds nothing yet.
 
-    @cached_property
-    def digest(self) -> str:
-        """Hash of all texts as sent."""
+        Args:
+            task: what is asked.
+            harness: lm-eval's side of it.
+            n: items in all.
+            chat: whether prompts go through the chat template.
+            end: for a task of pairs, the id that ends a reply.
+        """
+        self.task = task
+        self.harness = harness
+        self.chat = chat
+        self.sampling: Sampling | None = (
+            sampling_of(harness.config.generation_kwargs) if task.kind == "generate_until" else None
+        )
+        self._n = n
+        self._end = end
+        self._documents = harness.eval_docs
+        self._items: list[Item] = []
+        self._tokens: dict[int, list[tuple[TokenRequest, ...]]] = {}
+        self._underway: dict[int, Future[Ids]] = {}
+        self._engine: Engine | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """All items."""
+        self._render(self._n)
+        return self._items
+
+    def item(self, index: int) -> Item:
+        """One item."""
+        self._render(index + 1)
+        return self._items[index]
+
+    def tokens(self, index: int) -> tuple[TokenRequest, ...]:
+        """The token ids of one item.
+
+        A request per continuation; for generation one whose continuation is empty; for rolling
+        text one whose context is empty; none where the item cannot be asked.
+        """
+        chunk, place = divmod(index, CHUNK)
+        self._begin(chunk)
+        self._begin(chunk + 1)
+        if chunk in self._underway:
+            ids = self._underway.pop(chunk).result()
+            self._tokens[chunk] = [
+                self._token_requests(self.item(i), ids) for i in self._span(chunk)
+            ]
+        return self._tokens[chunk][place]
+
+    def digest(self, batch: Iterable[int] | None = None) -> str:
+        """Hash of the texts as sent, of some items or of all."""
         digest = hashlib.sha256()
-        for item in self.items:
+        for item in self.items if batch is None else map(self.item, batch):
             digest.update(json.dumps([item.prompt, item.continuations, item.reason]).encode())
         return digest.hexdigest()
 
+    @contextmanager
+    def built_by(self, engine: Engine) -> Iterator[None]:
+        """Within, what is missing is built with this engine; afterwards it is let go."""
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+        try:
+            yield
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+            self._underway.clear()
+            self._engine = self._thread = None
+
+    def _render(self, stop: int) -> None:
+        """Builds the items before `stop`, in order: examples are drawn from item to item."""
+        if len(self._items) >= stop:
+            return
+        template = self._current_engine().apply_chat_template if self.chat else None
+        if not self._items:
+            self.harness.set_fewshot_seed(SHOT_SEED)
+        try:
+            for index in range(len(self._items), stop):
+                document = self._documents[index]
+                self._items.append(
+                    pair_item(document, index, template)
+                    if self.task.recipe.pairs
+                    else plain_item(self.harness, document, index, template)
+                )
+        except BaseException:
+            self._items.clear()  # its draws are gone, so that only all of them come out the same
+            raise
+
+    def _begin(self, chunk: int) -> None:
+        """Has a chunk tokenised in the background, unless it is or there is none.
+
+        Prompts are rendered before, on this thread: a second one that runs Python would keep the
+        GIL from the many short calls of the engine. The tokenizer itself leaves the GIL free. Its
+        settings (transformers sets truncation and padding at each call) may not change while it
+        works, so nothing else encodes meanwhile; to decode and to fill in chat templates, as
+        engines do, changes none.
+        """
+        if chunk in self._tokens or chunk in self._underway or not self._span(chunk):
+            return
+        texts = [text for i in self._span(chunk) for text in self._texts(self.item(i))]
+        engine = self._current_engine()
+        assert self._thread is not None
+        self._underway[chunk] = self._thread.submit(_encode, engine, texts)
+
+    def _span(self, chunk: int) -> range:
+        return range(chunk * CHUNK, min((chunk + 1) * CHUNK, self._n))
+
+    def _current_engine(self) -> Engine:
+        assert self._engine is not None, "requests are built inside of built_by(engine)"
+        return self._engine
+
+    def _texts(self, item: Item) -> list[Text]:
+        """What is tokenised for an item; the context, if there is one, first."""
+        if item.reason:
+            return []
+        if self.task.recipe.pairs:
+            return [(item.prompt, None), *((text, False) for text in item.continuations)]
+        if self.task.kind == "generate_until":
+            return [(item.prompt, None)]
+        if self.task.kind == "loglikelihood_rolling":
+            return [(item.continuations[0], None)]
+        if not item.prompt:
+            return [(text, False) for text in item.continuations]
+        # lm-eval moves the space at the prompt's end to the choice; together they are the same.
+        wholes = [item.prompt + text for text in item.continuations]
+        return [(text, None) for text in (item.prompt.rstrip(), *wholes)]
+
+    def _token_requests(self, item: Item, ids: Ids) -> tuple[TokenRequest, ...]:
+        encoded = [ids[text] for text in self._texts(item)]
+        if not encoded:
+            return ()
+        if self.task.kind == "generate_until":
+            return (TokenRequest(encoded[0], ()),)
+        if self.task.kind == "loglikelihood_rolling":
+            return (TokenRequest((), encoded[0]),)
+        if self._end is not None:
+            context, *replies = encoded
+            end = array("i", [self._end])
+            context = context or self._start()
+            return tuple(TokenRequest(context, reply + end) for reply in replies)
+        if not item.prompt:
+            start = self._start()
+            return tuple(
+                TokenRequest(start, choice[1:] if choice[:1] == start else choice)
+                for choice in encoded
+            )
+        # lm-eval's split: tokenised together, cut where the prompt's tokens end.
+        context, *wholes = encoded
+        return tuple(TokenRequest(context, whole[len(context) :]) for whole in wholes)
+
+    def _start(self) -> array[int]:
+        return array("i", [self._current_engine().prefix_token_id])
+
 
 def build_requests(
-    task: Task,
-    harness: HarnessTask,
-    engine: Engine,
-    *,
-    chat: bool,
-    limit: int | None = None,
-    progress: Progress | None = None,
+    task: Task, harness: HarnessTask, engine: Engine, *, chat: bool, limit: int | None = None
 ) -> Requests:
-    """All requests of a task for one tokenizer.
+    """The requests of a task for one tokenizer.
 
     Documents are taken from the head, in the order of the data, so that neither prompts nor
     examples depend on the limit.
@@ -76,104 +205,23 @@ def build_requests(
     Raises:
         TaskError: the task has no documents.
     """
-    harness.set_fewshot_seed(SHOT_SEED)  # building twice gives the same
-    documents = harness.eval_docs
-    n = len(documents) if limit is None else min(limit, len(documents))
+    n = len(harness.eval_docs)
     if n == 0:
         raise TaskError(f"{task.name}: the {task.eval_split} split has no documents")
-    build = _pair_item if task.recipe.pairs else _item
     end = _end_of_turn(engine, chat=chat) if task.recipe.pairs else None
-    items, tokens = [], []
-    for index in range(n):
-        item = build(harness, documents[index], index, engine, chat)
-        items.append(item)
-        tokens.append(_encode(item, task, engine, end))
-        if progress:
-            progress(index + 1, n)
-    sampling = (
-        sampling_of(harness.config.generation_kwargs) if task.kind == "generate_until" else None
-    )
-    return Requests(task, harness, tuple(items), tuple(tokens), sampling, chat)
+    return Requests(task, harness, n if limit is None else min(limit, n), chat=chat, end=end)
 
 
-def _item(
-    harness: HarnessTask, document: Mapping[str, Any], index: int, engine: Engine, chat: bool
-) -> Item:
-    """The item as lm-eval words it."""
-    context = harness.fewshot_context(
-        document,
-        num_fewshot=int(harness.config.num_fewshot or 0),
-        apply_chat_template=chat,
-        fewshot_as_multiturn=chat,
-        chat_template=engine.apply_chat_template if chat else None,
-        gen_prefix=harness.doc_to_prefix(document),
-    )
-    instances = harness.construct_requests(
-        doc=document,
-        ctx=context,
-        apply_chat_template=chat,
-        metadata=(harness.config.task, index, 1),
-    )
-    several = instances if isinstance(instances, list) else [instances]
-    kind = several[0].request_type
-    if kind == "generate_until":
-        continuations: tuple[str, ...] = ()
-    elif kind == "loglikelihood_rolling":
-        context, continuations = "", (several[0].args[0],)
-    else:
-        continuations = tuple(instance.args[1] for instance in several)
-    return Item(index, context, continuations, document, str(index))
-
-
-def _pair_item(
-    harness: HarnessTask, document: Mapping[str, Any], index: int, engine: Engine, chat: bool
-) -> Item:
-    """The item of a preference pair: the prompt as the conversation it is."""
-    texts = [*document["chosen"], *document["rejected"]]
-    prompt = document["prompt"]
-    reason = document["missing"] or None
-    if chat and not reason:
-        texts = [text.strip() for text in texts]
-        try:
-            prompt = engine.apply_chat_template([dict(turn) for turn in document["messages"]])
-        except TemplateError as error:  # some know no system turn
-            reason = f"the chat template refuses the conversation: {error}"
-    return Item(index, prompt, tuple(texts), document, str(document["cluster"]), reason)
-
-
-def _encode(item: Item, task: Task, engine: Engine, end: int | None) -> tuple[TokenRequest, ...]:
-    if item.reason:
-        return ()
-    if end is not None:
-        context = engine.tok_encode(item.prompt) or [engine.prefix_token_id]
-        return tuple(
-            TokenRequest(context, [*engine.tok_encode(text, add_special_tokens=False), end])
-            for text in item.continuations
-        )
-    if task.kind == "generate_until":
-        return (TokenRequest(engine.tok_encode(item.prompt), ()),)
-    if task.kind == "loglikelihood_rolling":
-        return (TokenRequest((), engine.tok_encode(item.continuations[0])),)
-    return _split_jointly(item, engine)
-
-
-def _split_jointly(item: Item, engine: Engine) -> tuple[TokenRequest, ...]:
-    """lm-eval's split: prompt and choice tokenised together, cut where the prompt's tokens end."""
-    if not item.prompt:
-        requests = []
-        for text in item.continuations:
-            ids = engine.tok_encode(text, add_special_tokens=False)
-            start = [engine.prefix_token_id]
-            doubled = ids[:1] == start
-            requests.append(TokenRequest(start, ids[1:] if doubled else ids))
-        return tuple(requests)
-    prompt = item.prompt.rstrip()
-    space = item.prompt[len(prompt) :]
-    context = engine.tok_encode(prompt)
-    return tuple(
-        TokenRequest(context, engine.tok_encode(prompt + space + text)[len(context) :])
-        for text in item.continuations
-    )
+def _encode(engine: Engine, texts: Iterable[Text]) -> Ids:
+    """The ids of every distinct text."""
+    alike: dict[bool | None, list[str]] = {}
+    for text, special in dict.fromkeys(texts):
+        alike.setdefault(special, []).append(text)
+    return {
+        (text, special): ids
+        for special, several in alike.items()
+        for text, ids in zip(several, engine.encode(several, special), strict=True)
+    }
 
 
 def _end_of_turn(engine: Engine, *, chat: bool) -> int:

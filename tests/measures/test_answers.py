@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from prefbench.engines import open_engine
 from prefbench.engines.base import EngineSettings, Generation
 from prefbench.measures.answers import ask, item_metrics, pair_quantities, plan
-from prefbench.measures.requests import Item
+from prefbench.measures.items import Item
 from prefbench.metrics import PAIR_METRICS, metrics_of
 from prefbench.records import Answer, Record
 from prefbench.tasks import tasks_folder
@@ -205,26 +204,11 @@ def test_the_log_prob_of_a_real_dialogue_is_the_models_own(small_zoo, real_data)
 # --- asking
 
 
-def lengths_of(requests):
-    return [sum(len(c) + len(a) for c, a in request) for request in requests.tokens]
-
-
-def test_the_plan_is_the_same_every_time_and_longest_first(real_data):
-    first, again = (
-        requests_of("arc_easy_0shot", real_data, ScriptedEngine(), limit=23) for _ in range(2)
-    )
-    batches = plan(first, 5)
-    assert batches == plan(again, 5)
-    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
-    order = [index for batch in batches for index in batch]
-    assert sorted(order) == list(range(23))
-    lengths = [lengths_of(first)[index] for index in order]
-    assert lengths == sorted(lengths, reverse=True)
-
-
-def test_items_of_one_length_keep_their_order(pairs):
-    rows = [{"prompt": "p", "chosen": f"c{i}", "rejected": f"r{i}"} for i in range(7)]
-    assert plan(pairs(rows, ScriptedEngine()), 3) == [[0, 1, 2], [3, 4, 5], [6]]
+def test_batches_are_in_the_order_of_the_data(pairs):
+    rows = [{"prompt": "p", "chosen": "c" * (i + 1), "rejected": "r"} for i in range(7)]
+    requests = pairs(rows, ScriptedEngine())
+    assert [list(batch) for batch in plan(requests, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [list(batch) for batch in plan(requests, 9)] == [list(range(7))]
 
 
 def test_a_batch_is_answered_in_its_own_order(pairs):
@@ -294,12 +278,12 @@ def test_a_page_is_scored_in_windows_that_sum(real_data):
 
 
 def test_a_page_without_tokens_has_a_reason(real_data):
-    engine = ScriptedEngine()
-    requests = requests_of("wikitext2", real_data, engine, limit=1)
-    empty = dataclasses.replace(
-        requests, tokens=((requests.tokens[0][0]._replace(continuation=[]),),)
-    )
-    assert [a.reason for a in answers_of(empty, engine)] == ["the text has no tokens"]
+    class Mute(ScriptedEngine):
+        def tok_encode(self, string, add_special_tokens=None, **kwargs):
+            return []
+
+    requests = requests_of("wikitext2", real_data, Mute(), limit=1)
+    assert [a.reason for a in answers_of(requests, Mute())] == ["the text has no tokens"]
 
 
 # --- lm-eval's metrics

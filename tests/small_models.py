@@ -8,11 +8,20 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    MixtralConfig,
+    OPTConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 CONTEXT = 48
@@ -74,12 +83,48 @@ CONFIGS = {
     ),
 }
 
+WINDOW = 12
+ROPE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+
+
+def _like_llama(kind, **settings):
+    return lambda n: kind(
+        vocab_size=n,
+        intermediate_size=64,
+        max_position_embeddings=CONTEXT,
+        num_key_value_heads=1,
+        **SIZE,
+        **settings,
+    )
+
+
+OTHER_CONFIGS = {
+    "mistral_window": _like_llama(MistralConfig, sliding_window=WINDOW, head_dim=16),
+    "qwen2_window": _like_llama(
+        Qwen2Config, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
+    ),
+    "qwen3": _like_llama(Qwen3Config, head_dim=16),
+    "gemma2": _like_llama(Gemma2Config, sliding_window=WINDOW, head_dim=16),
+    "phi3_window": _like_llama(Phi3Config, sliding_window=WINDOW),
+    "mixtral": _like_llama(MixtralConfig, num_local_experts=4),
+    "opt": lambda n: OPTConfig(
+        vocab_size=n, ffn_dim=64, max_position_embeddings=CONTEXT, word_embed_proj_dim=32, **SIZE
+    ),
+    "bloom": lambda n: BloomConfig(vocab_size=n, hidden_size=32, n_layer=2, n_head=2),
+    "mamba": lambda n: MambaConfig(vocab_size=n, hidden_size=32, num_hidden_layers=2),
+    "gpt_oss": _like_llama(
+        GptOssConfig, sliding_window=WINDOW, head_dim=16, num_local_experts=4, num_experts_per_tok=2
+    ),
+    "llama_dynamic": _like_llama(LlamaConfig, rope_parameters=ROPE),
+}
+"""More than most tests need: windows, capped scores, experts, and what cannot be packed."""
+
 
 def make(folder: Path, architecture: str = "llama", *, shards: str = "1GB", **kind) -> Path:
     """A checkpoint with random weights, large enough to prefer some tokens clearly."""
     made = tokenizer(**kind)
     torch.manual_seed(7)
-    config = CONFIGS[architecture](len(made))
+    config = (CONFIGS | OTHER_CONFIGS)[architecture](len(made))
     config.initializer_range = 0.3
     config.bos_token_id = made.bos_token_id
     config.eos_token_id = made.eos_token_id

@@ -40,12 +40,11 @@ from prefbench.engines.base import (
     Sampling,
     TokenRequest,
 )
+from prefbench.engines.scoring import Scorer
 from prefbench.errors import EngineError
 from prefbench.records import Checkpoint
 
 DEFAULT_MAX_LENGTH = 2048
-LOGITS_AT_ONCE = {"cpu": 1 << 25, "cuda": 1 << 28}
-"""Most logits that one forward pass may give: 128 MiB in float32 where caches are small, 1 GiB."""
 
 
 class HFEngine(Engine):
@@ -80,8 +79,7 @@ class HFEngine(Engine):
         except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:
             raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
         self.model.to(self._device).eval()
-        self._n_vocabulary = self.model.config.get_text_config().vocab_size
-        self._logits_at_once = LOGITS_AT_ONCE.get(self._device.type, 1 << 25)
+        self._scorer = Scorer(self.model, self.max_length, self._device)
 
     @cached_property
     def tokenizer_key(self) -> str:  # type: ignore[override]
@@ -180,50 +178,7 @@ class HFEngine(Engine):
         for request in requests:
             if reason := self.check(request):
                 raise EngineError(f"{self.checkpoint.path}: {reason}")
-        order = sorted(range(len(requests)), key=lambda i: -sum(map(len, requests[i])))
-        scored: dict[int, Logp] = {}
-        start = 0
-        while start < len(order):
-            longest = min(sum(map(len, requests[order[start]])), self.max_length + 1)
-            size = max(1, self._logits_at_once // (longest * self._n_vocabulary))
-            batch = order[start : start + size]
-            try:
-                logps = self._score_batch([requests[i] for i in batch])
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise EngineError(
-                        f"out of memory on one request of {longest} tokens"
-                    ) from error
-                torch.cuda.empty_cache()
-                self._logits_at_once //= 2
-                continue
-            scored.update(zip(batch, logps, strict=True))
-            start += size
-        return [scored[i] for i in range(len(requests))]
-
-    @torch.inference_mode()
-    def _score_batch(self, requests: Sequence[TokenRequest]) -> list[Logp]:
-        rows, cuts = [], []
-        for context, continuation in requests:
-            whole = [*context, *continuation]
-            rows.append(whole[-(self.max_length + 1) :])
-            cuts.append(len(whole) - len(rows[-1]))
-        width = max(map(len, rows)) - 1
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row) - 1] = torch.tensor(row[:-1])
-        # Padded on the right and causal, a row cannot see its padding; a mask would only cost the
-        # fast attention kernels.
-        logits = self.model(input_ids=ids.to(self._device)).logits
-        results = []
-        for i, (row, (_, continuation)) in enumerate(zip(rows, requests, strict=True)):
-            end = len(row) - 1
-            answer = logits[i, end - len(continuation) : end].float().log_softmax(-1)
-            targets = torch.tensor(list(continuation), device=answer.device)
-            logp = answer.gather(1, targets[:, None]).sum()
-            greedy = bool((answer.argmax(-1) == targets).all())
-            results.append(Logp(float(logp), greedy, cuts[i]))
-        return results
+        return self._scorer.score(requests)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Generation]:
@@ -350,7 +305,7 @@ def open_hf(checkpoint: Checkpoint, settings: EngineSettings) -> Iterator[HFEngi
     try:
         yield engine
     finally:
-        del engine.model
+        del engine.model, engine._scorer
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

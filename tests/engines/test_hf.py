@@ -217,7 +217,8 @@ def test_weights_that_are_no_numbers_give_reasons_and_no_numbers(llama, own, tmp
 def test_an_answer_longer_than_the_context_is_missing_alone(llama, own):
     with opened(llama, max_length=6) as engine:
         requests = requests_of("choice", None, engine, folder=own)
-        longest = max(len(request.continuation) for request in requests.tokens[0])
+        with requests.built_by(engine):
+            longest = max(len(request.continuation) for request in requests.tokens(0))
         assert [a.reason for a in answers_of(requests, engine)] == [None] * 3
     with opened(llama, max_length=longest - 1) as engine:
         answers = answers_of(requests, engine)

@@ -1,0 +1,201 @@
+"""Log-probs of many continuations that share prefixes, each shared prefix computed once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prefbench.engines.base import Logp, TokenRequest
+from prefbench.engines.packing import (
+    KeptKeys,
+    cannot_pack,
+    longest_packed,
+    packed_attention,
+    run_row,
+)
+from prefbench.engines.plain import bare, batches, plain_logps
+from prefbench.engines.tree import Budget, Ints, Line, Row, n_common, rows, tree, without_start
+from prefbench.errors import EngineError
+
+TOKENS_AT_ONCE = {"cpu": 512, "cuda": 4096}
+"""Tokens of a forward pass: enough for fast matrix products."""
+LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 28}
+"""Logits of a forward pass: 64 MiB in float32 where caches are small, 1 GiB on a GPU."""
+LEAST_TOKENS = 16
+"""A forward pass is not made smaller than this, whatever the memory."""
+REQUESTS_AT_ONCE = 1024
+"""Requests whose prefixes are compared with one another."""
+TOLERANCE = {torch.bfloat16: 0.5, torch.float16: 0.1}
+"""How far two ways of computing a log-prob of the check may be apart, in nats."""
+
+Sums = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""Log-prob and greedy flag of each of several requests."""
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Scores for one loaded model; keeps the keys of the last prefix from call to call."""
+
+    def __init__(self, model: Any, max_length: int, device: torch.device) -> None:
+        self.model = model
+        self.max_length = max_length
+        self._kept = KeptKeys()
+        self._tokens_at_once = TOKENS_AT_ONCE.get(device.type, 512)
+        self._logits_at_once = LOGITS_AT_ONCE.get(device.type, 1 << 24)
+        self._n_vocabulary = bare(model).config.get_text_config().vocab_size
+        self._longest_packed = max_length
+
+    @torch.inference_mode()
+    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+        """Log-probs in the order of the requests, each with a continuation that fits.
+
+        Raises:
+            EngineError: not even a very small forward pass fits into memory.
+        """
+        results: list[Logp] = []
+        for start in range(0, len(requests), REQUESTS_AT_ONCE):
+            some = requests[start : start + REQUESTS_AT_ONCE]
+            lines, cuts = zip(*(self._line(*request) for request in some), strict=True)
+            sums, greedy = self._within_memory(lines)
+            results += map(Logp, sums.tolist(), greedy.tolist(), cuts)
+        return results
+
+    @cached_property
+    def plain_reason(self) -> str | None:
+        """Why prefixes are not shared, if they are not; found out by a check on the model itself.
+
+        Sequences longer than a sliding window that the model does not name to its attention go the
+        plain way too.
+        """
+        reason = cannot_pack(self.model) or self._check()
+        if reason:
+            log.warning("scores without sharing prefixes, which is slower: %s", reason)
+        return reason
+
+    def _line(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[Line, int]:
+        """Both together, cut from the left as in lm-eval, and how many tokens that took away."""
+        tokens = np.concatenate([np.asarray(context, np.int32), np.asarray(continuation, np.int32)])
+        kept = tokens[-(self.max_length + 1) :]
+        return Line(kept, len(kept) - len(continuation)), len(tokens) - len(kept)
+
+    def _within_memory(self, lines: Sequence[Line]) -> Sums:
+        """Sums and greedy flags; what does not fit into memory is tried in smaller passes."""
+        while True:
+            try:
+                return self._score(lines)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self._tokens_at_once <= LEAST_TOKENS:
+                    raise EngineError(
+                        f"out of memory with {self._tokens_at_once} tokens at once"
+                    ) from error
+                self._tokens_at_once //= 2
+                self._logits_at_once //= 2
+            self._kept.clear()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _score(self, lines: Sequence[Line]) -> Sums:
+        sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
+        packed: list[int] = []
+        plain: list[int] = []
+        for i, line in enumerate(lines):
+            short = len(line.tokens) - 1 <= self._longest_packed
+            (packed if self.plain_reason is None and short else plain).append(i)
+        for chosen, way in ((packed, self._packed), (plain, self._plain)):
+            if chosen:
+                sums[chosen], greedy[chosen] = way([lines[i] for i in chosen])
+        return sums, greedy
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(self._tokens_at_once, max(1, self._logits_at_once // self._n_vocabulary))
+
+    def _plain(self, lines: Sequence[Line]) -> Sums:
+        sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
+        for batch in batches(lines, self._budget):
+            sums[batch], greedy[batch] = plain_logps(
+                self.model, [lines[i] for i in batch], self._budget
+            )
+        return sums, greedy
+
+    def _packed(self, lines: Sequence[Line]) -> Sums:
+        sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
+        root = tree(lines)
+        known = n_common(self._kept.chain, root.tokens)
+        known = min([known, *root.scored.offsets.tolist()])
+        with packed_attention(self.model):
+            for row in rows(without_start(root, known), self._budget, known):
+                self._run(row, sums, greedy)
+        return sums, greedy
+
+    def _run(self, row: Row, sums: NDArray[np.float64], greedy: NDArray[np.bool_]) -> None:
+        """Adds what one row scores."""
+        positions, at = np.unique(row.scored.offsets, return_inverse=True)
+        wanted = positions if len(positions) else np.zeros(1, np.int32)
+        logits = run_row(self.model, row, wanted, self._kept).float()
+        if not len(positions):
+            return
+        index = torch.from_numpy(at).to(logits.device)
+        targets = torch.from_numpy(row.scored.targets.astype(np.int64)).to(logits.device)
+        logps = logits[index, targets].double() - logits.logsumexp(-1).double()[index]
+        best = logits.argmax(-1)[index] == targets
+        np.add.at(sums, row.scored.owners, logps.cpu().numpy())
+        np.logical_and.at(greedy, row.scored.owners, best.cpu().numpy())
+
+    @torch.inference_mode()
+    def _check(self) -> str | None:
+        """Scores a few made-up items both ways; says how they differ if they do."""
+        lines = self._made_up()
+        before = self._tokens_at_once
+        self._tokens_at_once = LEAST_TOKENS  # several rows, one behind another
+        try:
+            packed, _ = self._packed(lines)
+        except Exception as error:  # whatever a model's own code makes of the row
+            if isinstance(error, torch.OutOfMemoryError | MemoryError):
+                raise
+            return f"its code cannot run a packed row: {type(error).__name__}: {error}"
+        finally:
+            self._tokens_at_once = before
+            windows = self._kept.windows
+            self._kept.clear()
+        self._longest_packed = longest_packed(self.model, windows, self.max_length)
+        plain, _ = self._plain(lines)
+        tolerance = TOLERANCE.get(next(self.model.parameters()).dtype, 1e-3)
+        if np.allclose(packed, plain, atol=tolerance, equal_nan=True):
+            return None
+        worst = np.abs(packed - plain).max()
+        return f"packed and plain log-probs of a check differ by {worst:.2g} nats"
+
+    def _made_up(self) -> list[Line]:
+        """Two items behind a common prefix, each with three choices of different length."""
+        rng = np.random.default_rng(0)
+        n = min(24, self.max_length // 2)
+        few, most = min(1000, self._n_vocabulary), self._n_vocabulary
+
+        def draw(size: int) -> Ints:
+            return rng.integers(0, most if size > 1 else few, size, dtype=np.int32)
+
+        prefix = draw(n)
+        found = []
+        for n_context in (max(1, n // 3), max(1, n // 6)):
+            context = np.concatenate([prefix, draw(n_context)])
+            found += [
+                Line(np.concatenate([context, draw(n_choice)]), len(context))
+                for n_choice in (1, max(1, n // 4), max(1, n // 8))
+            ]
+        return found
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

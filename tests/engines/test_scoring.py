@@ -1,0 +1,368 @@
+"""Shared prefixes change no number: packed scoring against lm-eval's model and the plain way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from prefbench.engines import open_engine
+from prefbench.engines.base import EngineSettings, TokenRequest
+from prefbench.engines.packing import NAME
+from prefbench.engines.scoring import Scorer
+from tests.asking import checkpoint_at
+from tests.small_models import CONFIGS, CONTEXT, make
+
+PACKED = [*CONFIGS, "mistral_window", "qwen2_window", "qwen3", "gemma2", "phi3_window", "mixtral"]
+REFUSED = {
+    "opt": None,
+    "bloom": "cannot be replaced",
+    "mamba": "cannot be replaced",
+    "gpt_oss": "s_aux",
+    "llama_dynamic": "depends on the length of the text (dynamic)",
+}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+
+    def made(architecture):
+        if not (folder / architecture).exists():
+            make(folder / architecture, architecture)
+        return folder / architecture
+
+    return made
+
+
+def model_at(path, dtype=torch.float32):
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+
+
+def scorer_of(model, *, tokens=None, logits=None, max_length=CONTEXT):
+    scorer = Scorer(model, max_length, torch.device("cpu"))
+    assert scorer.plain_reason is None
+    scorer._tokens_at_once = tokens or scorer._tokens_at_once
+    scorer._logits_at_once = logits or scorer._logits_at_once
+    return scorer
+
+
+def plain_scorer(model, *, max_length=CONTEXT):
+    scorer = Scorer(model, max_length, torch.device("cpu"))
+    scorer.__dict__["plain_reason"] = "for comparison"
+    return scorer
+
+
+def lm_eval_scores(path, requests, batch_size=3):
+    lm = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=batch_size)
+    triples = [(None, list(context), list(answer)) for context, answer in requests]
+    return lm._loglikelihood_tokens(triples, disable_tqdm=True)
+
+
+def assert_equal(mine, theirs, within=1e-4):
+    assert [one[0] for one in mine] == pytest.approx([one[0] for one in theirs], abs=within)
+    assert [one[1] for one in mine] == [one[1] for one in theirs]
+
+
+def draw(rng, n):
+    return rng.integers(0, 250, n).tolist()
+
+
+def few_shot_requests(seed=0):
+    """Items behind a common prefix, some far beyond the context length, and all kinds of choice."""
+    rng = np.random.default_rng(seed)
+    shots = draw(rng, 20)
+    requests = []
+    for _ in range(6):
+        context = [*shots, *draw(rng, int(rng.integers(1, 9)))]
+        choices = [draw(rng, n) for n in (1, 1, 2, 3, 17)]
+        choices += [choices[-1], [*choices[3], 7], [*choices[3], 8]]
+        requests += [TokenRequest(context, choice) for choice in choices]
+    requests += [TokenRequest(draw(rng, 1), draw(rng, n)) for n in (1, 5, CONTEXT - 1, CONTEXT)]
+    for n in (CONTEXT - 6, CONTEXT - 5, CONTEXT - 4, CONTEXT, 3 * CONTEXT):
+        context = draw(rng, n)
+        requests += [TokenRequest(context, draw(rng, 5)) for _ in range(2)]
+    return requests
+
+
+@contextmanager
+def warned(caplog):
+    with caplog.at_level(logging.WARNING, logger="prefbench"):
+        yield
+    assert "without sharing prefixes" in caplog.text
+
+
+# --- against lm-eval's model
+
+
+@pytest.mark.parametrize("architecture", PACKED)
+def test_log_probs_are_lm_evals(architecture, path):
+    requests = few_shot_requests()
+    theirs = lm_eval_scores(path(architecture), requests)
+    model = model_at(path(architecture))
+    for tokens in (512, 48, 16):
+        scorer = scorer_of(model, tokens=tokens)
+        assert_equal(scorer.score(requests), theirs)
+        assert_equal(scorer.score(requests[:9]), theirs[:9])  # behind the prefix that is kept
+
+
+@pytest.mark.parametrize("architecture", REFUSED)
+def test_what_cannot_be_packed_goes_the_plain_way_and_says_so(architecture, path, caplog):
+    requests = few_shot_requests()[:-8]
+    model = model_at(path(architecture))
+    scorer = Scorer(model, CONTEXT, torch.device("cpu"))
+    reason = REFUSED[architecture]
+    if reason is None:
+        assert scorer.plain_reason is None
+    else:
+        with warned(caplog):
+            assert reason in scorer.plain_reason
+    assert_equal(scorer.score(requests), lm_eval_scores(path(architecture), requests))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_is_packed(path, tmp_path):
+    model = get_peft_model(model_at(path("llama")), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    model.save_pretrained(tmp_path / "adapter")
+    requests = few_shot_requests()
+    mine = scorer_of(model.eval()).score(requests)
+    lm = HFLM(
+        pretrained=str(path("llama")),
+        peft=str(tmp_path / "adapter"),
+        dtype="float32",
+        device="cpu",
+        batch_size=4,
+    )
+    triples = [(None, list(context), list(answer)) for context, answer in requests]
+    assert_equal(mine, lm._loglikelihood_tokens(triples, disable_tqdm=True))
+    base = scorer_of(model_at(path("llama"))).score(requests)
+    assert abs(mine[0].logp - base[0].logp) > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_with_tokens_of_its_own_is_not_packed(path):
+    config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = get_peft_model(model_at(path("llama")), config)
+    scorer = Scorer(model, CONTEXT - 3, torch.device("cpu"))
+    assert "tokens of its own" in scorer.plain_reason
+
+
+def test_thousands_of_choices(path):
+    rng = np.random.default_rng(3)
+    context = draw(rng, 12)
+    requests = [TokenRequest(context, draw(rng, 1 + i % 3)) for i in range(3000)]
+    model = model_at(path("llama"))
+    theirs = lm_eval_scores(path("llama"), requests, batch_size=64)
+    assert_equal(scorer_of(model).score(requests), theirs)
+
+
+# --- against the plain way
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_no_budget_changes_a_number(architecture, seed, path):
+    rng = np.random.default_rng(seed)
+    requests = [few_shot_requests(seed)[i] for i in rng.permutation(60)[:40]]
+    model = model_at(path(architecture))
+    plain = plain_scorer(model).score(requests)
+    for _ in range(3):
+        tokens, logits = int(rng.integers(1, 90)), int(rng.integers(1, 20_000))
+        mine = scorer_of(model, tokens=tokens, logits=logits).score(requests)
+        assert_equal(mine, plain)
+        assert [one.n_cut for one in mine] == [one.n_cut for one in plain]
+
+
+def test_cut_tokens_are_counted(path):
+    requests = few_shot_requests()
+    cuts = [one.n_cut for one in scorer_of(model_at(path("llama"))).score(requests)]
+    assert cuts == [max(0, len(c) + len(a) - CONTEXT - 1) for c, a in requests]
+    assert sum(cuts) > 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.3), (torch.float16, 0.03)])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_weights_of_16_bits_with_log_softmax_in_32(architecture, dtype, tolerance, path):
+    requests = few_shot_requests()
+    exact = model_at(path(architecture), dtype).float()  # the same rounded weights
+    mine = scorer_of(model_at(path(architecture), dtype)).score(requests)
+    wide = plain_scorer(exact).score(requests)
+    per_token = [
+        abs(a.logp - b.logp) / len(request.continuation)
+        for a, b, request in zip(mine, wide, requests, strict=True)
+    ]
+    assert max(per_token) < tolerance
+    with torch.inference_mode():
+        output = model_at(path(architecture), dtype)(torch.tensor([requests[0].context]))
+    logits = output.logits[0, -1]
+    first = logits.float().log_softmax(-1)[requests[0].continuation[0]]
+    assert first.to(dtype) != first  # a log-prob that the weights' own format could not hold
+    assert mine[0].logp == pytest.approx(float(first), abs=tolerance)
+
+
+def test_the_models_attention_is_given_back(path):
+    model = model_at(path("llama"))
+    before = model.config._attn_implementation
+    scorer_of(model).score(few_shot_requests()[:4])
+    assert model.config._attn_implementation == before != NAME
+
+
+# --- the check
+
+
+class NoPositions(LlamaForCausalLM):
+    """A model whose own code counts positions itself."""
+
+    def forward(self, input_ids=None, position_ids=None, logits_to_keep=0, **kwargs):
+        kwargs["position_ids"] = torch.arange(input_ids.shape[1])[None]
+        return super().forward(input_ids=input_ids, logits_to_keep=logits_to_keep, **kwargs)
+
+
+class OneTextAlone(LlamaForCausalLM):
+    """A model whose own code takes no positions."""
+
+    def forward(self, input_ids=None, position_ids=None, logits_to_keep=0, **kwargs):
+        if position_ids is not None:
+            raise ValueError("counts for itself")
+        return super().forward(input_ids=input_ids, logits_to_keep=logits_to_keep, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_that_packing_would_change_is_found_out(dtype, path, caplog):
+    model = NoPositions.from_pretrained(path("llama"), dtype=dtype).eval()
+    scorer = Scorer(model, CONTEXT, torch.device("cpu"))
+    with warned(caplog):
+        assert "differ by" in scorer.plain_reason
+    requests = few_shot_requests()
+    if dtype == torch.float32:
+        assert_equal(scorer.score(requests), lm_eval_scores(path("llama"), requests))
+
+
+def test_a_model_whose_code_refuses_a_row_is_found_out(path, caplog):
+    model = OneTextAlone.from_pretrained(path("llama")).eval()
+    scorer = Scorer(model, CONTEXT, torch.device("cpu"))
+    with warned(caplog):
+        assert "ValueError: counts for itself" in scorer.plain_reason
+    requests = few_shot_requests()
+    assert_equal(scorer.score(requests), lm_eval_scores(path("llama"), requests))
+
+
+def test_a_window_that_is_not_named_limits_what_is_packed(path, monkeypatch):
+    """As of a model that masks its window without telling its attention."""
+    window = 40  # longer than the texts of the check
+    model = model_at(path("mistral_window"))
+    model.config.sliding_window = window
+    requests = few_shot_requests()
+    plain = plain_scorer(model).score(requests)
+    for layer in model.model.layers:
+        inner = layer.self_attn.forward
+
+        def unnamed(*args, inner=inner, **kwargs):
+            model.config.sliding_window = (
+                None if model.config._attn_implementation == NAME else window
+            )
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                model.config.sliding_window = window
+
+        monkeypatch.setattr(layer.self_attn, "forward", unnamed)
+    scorer = scorer_of(model)
+    assert scorer._longest_packed == window
+    assert_equal(scorer.score(requests), plain)
+    scorer._longest_packed = CONTEXT
+    assert max(abs(a.logp - b.logp) for a, b in zip(scorer.score(requests), plain, strict=True)) > 1
+
+
+# --- memory
+
+
+def test_logits_are_never_more_than_the_budget(path):
+    model = model_at(path("llama"))
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.numel()))
+    packed, plain = scorer_of(model), plain_scorer(model)
+    for scorer in (packed, plain):
+        seen.clear()
+        scorer._logits_at_once = 2000
+        scorer.score(few_shot_requests())
+        assert 1000 < max(seen) <= 2000
+
+
+def test_out_of_memory_halves_what_is_done_at_once(path):
+    model = model_at(path("llama"))
+    requests = few_shot_requests()
+    want = scorer_of(model).score(requests)
+    sizes = []
+
+    def full(module, inputs, out):
+        sizes.append(inputs[0].shape[1])
+        if inputs[0].shape[1] > 40:
+            raise torch.OutOfMemoryError("as a device says it")
+
+    model.model.embed_tokens.register_forward_hook(full)
+    scorer = scorer_of(model)
+    assert_equal(scorer.score(requests), want, within=1e-5)
+    assert max(sizes) > 40 >= sizes[-1]
+    assert scorer._tokens_at_once == 32
+
+
+LIMITED = """
+import json, resource, sys
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from prefbench.engines.base import TokenRequest
+from prefbench.engines.scoring import Scorer
+
+torch.manual_seed(0)
+config = LlamaConfig(
+    vocab_size=120_000, hidden_size=32, intermediate_size=4096, num_hidden_layers=1,
+    num_attention_heads=2, max_position_embeddings=4096,
+)
+model = LlamaForCausalLM(config).eval()
+scorer = Scorer(model, 4096, torch.device("cpu"))
+assert scorer.plain_reason is None
+rng = torch.Generator().manual_seed(0)
+draw = lambda n: torch.randint(0, 120_000, (n,), generator=rng).tolist()
+requests = [TokenRequest(draw(1500), draw(500)) for _ in range(2)]
+want = [one.logp for one in scorer.score(requests)]
+scorer._tokens_at_once, scorer._logits_at_once = 4096, 1 << 31
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+got = [one.logp for one in scorer.score(requests)]
+print(json.dumps([want, got, scorer._tokens_at_once]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+def test_too_little_memory_is_lived_with():
+    """A process that may not have what it would like to."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    want, got, tokens_at_once = json.loads(done.stdout)
+    assert got == pytest.approx(want, abs=1e-2)
+    assert tokens_at_once < 4096
+
+
+def test_memory_is_given_back_when_an_engine_closes(path):
+    with open_engine("hf", checkpoint_at(Path(path("llama"))), EngineSettings()) as engine:
+        engine.score(few_shot_requests()[:4])
+        kept = engine._scorer._kept
+        assert len(kept.chain) or kept._layers
+    assert not hasattr(engine, "_scorer")

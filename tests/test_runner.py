@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 import prefbench.engines
 import prefbench.measures.requests
 from prefbench.cells import Settings, find, plan_cells, plan_tasks
+from prefbench.engines.hf import HFEngine
 from prefbench.errors import DataError, InputError, TaskError
 from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
 from prefbench.runner import Listener, Outcome, run
-from prefbench.store import Store
+from prefbench.store import Cell, Store
 
 FEW = Settings(limit=6, batch_size=4)
 TASKS = ("demo_dialogues", "demo_everyday")
@@ -75,19 +76,52 @@ def test_every_cell_is_measured_once(runs: Path, mirror: Path, monkeypatch: Any)
     assert render(collect(runs.parent / "results"), "text") == table
 
 
-def test_prompts_are_built_once_for_checkpoints_that_share_a_tokenizer(
-    runs: Path, mirror: Path, monkeypatch: Any
+@pytest.fixture
+def encoded(monkeypatch: Any) -> list[tuple[str, str]]:
+    """The texts that are tokenised, and by which checkpoint."""
+    encode, texts_of = HFEngine.encode, []
+
+    def counted(self: Any, texts: Any, add_special_tokens: bool | None = None) -> Any:
+        texts_of.extend((self.checkpoint.name, text) for text in texts)
+        return encode(self, texts, add_special_tokens)
+
+    monkeypatch.setattr(HFEngine, "encode", counted)
+    return texts_of
+
+
+def test_prompts_are_tokenised_once_for_checkpoints_that_share_a_tokenizer(
+    runs: Path, mirror: Path, encoded: list[tuple[str, str]]
 ) -> None:
-    built: list[str] = []
-    build = prefbench.measures.requests.build_requests
-
-    def counted(task: Any, *args: Any, **more: Any) -> Any:
-        built.append(task.name)
-        return build(task, *args, **more)
-
-    monkeypatch.setattr(prefbench.measures.requests, "build_requests", counted)
     measure(runs, mirror)
-    assert sorted(built) == sorted(TASKS)
+    assert {name for name, _ in encoded} == {"dpo"}  # the first
+    n = len(encoded)
+    shutil.rmtree(runs / "sft")
+    measure(runs, mirror, results=runs.parent / "alone")
+    assert len(encoded) == 2 * n
+
+
+def test_what_a_failed_checkpoint_has_built_is_gone_on_with_by_the_next(
+    runs: Path, mirror: Path, encoded: list[tuple[str, str]], monkeypatch: Any
+) -> None:
+    score = HFEngine.score
+
+    def breaking(self: Any, requests: Any) -> Any:
+        if self.checkpoint.name == "dpo":
+            raise RuntimeError("device lost")
+        return score(self, requests)
+
+    monkeypatch.setattr(prefbench.measures.requests, "CHUNK", 2)
+    monkeypatch.setattr(HFEngine, "score", breaking)
+    settings = Settings(limit=9, batch_size=2)
+    outcome = measure(runs, mirror, settings, tasks=["demo_everyday"])
+    assert list(outcome.failed) == ["dpo × demo_everyday"]
+    first, second = ([t for n, t in encoded if n == name] for name in ("dpo", "sft"))
+    assert first[0] not in second
+    assert second[-1] not in first
+    monkeypatch.setattr(HFEngine, "score", score)
+    measure(runs, mirror, settings, tasks=["demo_everyday"], results=runs.parent / "alone")
+    key = ("sft", "demo_everyday", "acc_norm")
+    assert values(runs.parent / "results")[key] == values(runs.parent / "alone")[key]
 
 
 def test_a_renamed_checkpoint_is_not_measured_again(runs: Path, mirror: Path) -> None:
@@ -174,8 +208,6 @@ def test_a_task_with_a_broken_file_takes_no_other_down(
 def test_an_engine_that_breaks_in_the_middle_fails_its_cell_and_keeps_its_batches(
     runs: Path, mirror: Path, monkeypatch: Any
 ) -> None:
-    from prefbench.engines.hf import HFEngine
-
     score, calls = HFEngine.score, []
 
     def breaking(self: Any, requests: Any) -> Any:
@@ -196,11 +228,50 @@ def test_an_engine_that_breaks_in_the_middle_fails_its_cell_and_keeps_its_batche
     assert manifest["resumed_batches"] == 1
 
 
+def test_a_batch_whose_texts_have_changed_is_asked_again(
+    runs: Path, mirror: Path, monkeypatch: Any
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cell, "seal", refuse)
+        measure(runs, mirror, tasks=["demo_everyday"])
+    (journal, other) = sorted((runs.parent / "results").rglob("journal.jsonl"))
+    other.unlink()
+    header, first, second = journal.read_text().splitlines()
+    changed = {**json.loads(first), "texts": "others"}
+    changed["answers"] = [{**row, "logps": [0.0] * 4} for row in changed["answers"]]
+    journal.write_text("\n".join([header, json.dumps(changed), second, ""]))
+    assert not measure(runs, mirror, tasks=["demo_everyday"]).failed
+    cell = journal.parent.name
+    manifest = Store(runs.parent / "results").manifest(cell)
+    assert manifest is not None
+    assert manifest["resumed_batches"] == 1
+    measure(runs, mirror, tasks=["demo_everyday"], results=runs.parent / "undisturbed")
+    resumed, undisturbed = (
+        Store(runs.parent / name).answers(cell) for name in ("results", "undisturbed")
+    )
+    assert resumed == undisturbed
+
+
+def test_answers_that_are_all_there_need_no_token_ids(
+    runs: Path, mirror: Path, encoded: list[tuple[str, str]], monkeypatch: Any
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cell, "seal", refuse)
+        assert len(measure(runs, mirror).failed) == 4
+    encoded.clear()
+    assert not measure(runs, mirror).failed
+    assert encoded == []
+
+
 def test_a_checkpoint_that_cannot_be_opened_is_tried_once_and_takes_no_other_down(
     runs: Path, mirror: Path, monkeypatch: Any
 ) -> None:
-    from prefbench.engines.hf import HFEngine
-
     start, tried = HFEngine.__init__, []
 
     def failing(self: Any, checkpoint: Any, settings: Any) -> None:
@@ -220,8 +291,6 @@ def test_a_checkpoint_that_cannot_be_opened_is_tried_once_and_takes_no_other_dow
 def test_weights_that_change_during_a_run_give_no_numbers(
     runs: Path, mirror: Path, monkeypatch: Any, when: str
 ) -> None:
-    from prefbench.engines.hf import HFEngine
-
     def overwrite(engine: Any) -> None:
         if engine.checkpoint.name == "dpo":
             shutil.copy(runs / "sft" / "model.safetensors", runs / "dpo" / "model.safetensors")
@@ -398,7 +467,9 @@ def test_a_listener_hears_how_the_run_goes_on(runs: Path, mirror: Path) -> None:
     )
     measure(runs, mirror, listener=listener)
     assert ("plan", 4, 4) in heard
-    assert ("asking", 6, 6) in heard
+    asked = [("asking", 0, 6), ("asking", 4, 6), ("asking", 6, 6)]
+    assert [event for event in heard if event[0] == "asking"] == asked * 4
+    assert {event[0] for event in heard} == {"plan", "asking", "dpo", "sft"}
     assert ("sft", "demo_dialogues", None) in heard
 
 

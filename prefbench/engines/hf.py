@@ -40,11 +40,33 @@ from prefbench.engines.base import (
     Sampling,
     TokenRequest,
 )
+from prefbench.engines.decoding import Decoder
 from prefbench.engines.scoring import Scorer
 from prefbench.errors import EngineError
 from prefbench.records import Checkpoint
 
 DEFAULT_MAX_LENGTH = 2048
+WITHOUT_EFFECT = {
+    "bos_token_id",
+    "do_sample",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "min_p",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "return_dict_in_generate",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "typical_p",
+    "use_cache",
+    "_from_model_config",
+}
+"""Settings of a checkpoint's generation that greedy search with our own stops does not heed."""
 
 
 class HFEngine(Engine):
@@ -80,6 +102,7 @@ class HFEngine(Engine):
             raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
         self.model.to(self._device).eval()
         self._scorer = Scorer(self.model, self.max_length, self._device)
+        self._decoder = Decoder(self._scorer)
 
     @cached_property
     def tokenizer_key(self) -> str:  # type: ignore[override]
@@ -189,13 +212,52 @@ class HFEngine(Engine):
                 f"for a prompt in a context of {self.max_length}"
             )
         rows = [list(prompt)[-room:] or [self.prefix_token_id] for prompt in prompts]
+        end = self.tokenizer.decode([self.eot_token_id])
+        until = handle_stop_sequences(list(sampling.until), eos=end)
+        longest = max(map(len, rows), default=0) + sampling.max_gen_toks
+        if self._decodes_itself(sampling, longest):
+            stops = _StopStrings(self.tokenizer, until)
+            texts = self._decoder.decode(
+                rows,
+                n_tokens=sampling.max_gen_toks,
+                are_done=lambda some: [
+                    text[-1] in self._end_ids or stop
+                    for text, stop in zip(some, stops.are_met(some), strict=True)
+                ],
+            )
+            generated = [(text.tokens, text.finite) for text in texts]
+        else:
+            generated = self._generate_by_transformers(rows, until, sampling)
+        return [
+            self._generation(tokens, until)._replace(
+                n_cut=max(0, len(prompt) - len(row)), finite=finite
+            )
+            for (tokens, finite), prompt, row in zip(generated, prompts, rows, strict=True)
+        ]
+
+    def _decodes_itself(self, sampling: Sampling, longest: int) -> bool:
+        """Whether generation is plain greedy search that can share prefixes.
+
+        A checkpoint's own generation configuration may ask for more, for example a penalty of
+        repetitions; transformers knows all of that.
+        """
+        asked = {k for k, v in self.model.generation_config.to_diff_dict().items() if v is not None}
+        return (
+            sampling.temperature == 0
+            and asked <= WITHOUT_EFFECT
+            and self._decoder.plain_reason is None
+            and longest <= self._scorer.longest_packed
+        )
+
+    def _generate_by_transformers(
+        self, rows: Sequence[list[int]], until: Sequence[str], sampling: Sampling
+    ) -> list[tuple[list[int], bool]]:
+        """Tokens of each row, and whether their logits were numbers."""
         width = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
         pad = self.eot_token_id if pad is None else pad
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        end = self.tokenizer.decode([self.eot_token_id])
-        until = handle_stop_sequences(list(sampling.until), eos=end)
         sampled = (
             {
                 "do_sample": True,
@@ -212,19 +274,14 @@ class HFEngine(Engine):
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
             max_new_tokens=sampling.max_gen_toks,
-            stopping_criteria=StoppingCriteriaList([_StopStrings(self.tokenizer, until, width)]),
+            stopping_criteria=StoppingCriteriaList([_StopAtStrings(self.tokenizer, until, width)]),
             pad_token_id=pad,
             logits_processor=LogitsProcessorList([watch]),
             **sampled,
         )
-        return [
-            self._generation(tokens, until)._replace(
-                n_cut=max(0, len(prompt) - len(row)), finite=finite
-            )
-            for tokens, prompt, row, finite in zip(
-                output[:, width:].tolist(), prompts, rows, watch.finite, strict=True
-            )
-        ]
+        n_beams = len(watch.finite) // len(rows)
+        finite = [all(watch.finite[i * n_beams : (i + 1) * n_beams]) for i in range(len(rows))]
+        return list(zip(output[:, width:].tolist(), finite, strict=True))
 
     def _generation(self, tokens: list[int], until: list[str]) -> Generation:
         """One row up to its own end: a row that ends before the others is padded or goes on."""
@@ -251,19 +308,29 @@ class HFEngine(Engine):
         return frozenset({self.eot_token_id, *(i for i in several if i is not None)})
 
 
-class _StopStrings(StoppingCriteria):
-    """Stops each row at its own stop string, however the text was split into tokens."""
+class _StopStrings:
+    """Which texts hold a stop string, however they were split into tokens."""
 
-    def __init__(self, tokenizer: Any, until: Sequence[str], prompt_width: int) -> None:
+    def __init__(self, tokenizer: Any, until: Sequence[str]) -> None:
         self.tokenizer = tokenizer
         self.until = [stop for stop in until if stop]
-        self.start = prompt_width
         # At worst every byte is a token; two more, where a token holds the stop's beginning.
         self.tail = max((len(stop.encode()) for stop in self.until), default=0) + 2
 
+    def are_met(self, texts: Sequence[Sequence[int]]) -> list[bool]:
+        tails = self.tokenizer.batch_decode([text[-self.tail :] for text in texts])
+        return [any(stop in tail for stop in self.until) for tail in tails]
+
+
+class _StopAtStrings(StoppingCriteria):
+    """Stops each row of transformers' own generation at its own stop string."""
+
+    def __init__(self, tokenizer: Any, until: Sequence[str], prompt_width: int) -> None:
+        self.strings = _StopStrings(tokenizer, until)
+        self.start = prompt_width
+
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.tail :])
-        done = [any(stop in tail for stop in self.until) for tail in tails]
+        done = self.strings.are_met(input_ids[:, self.start :].tolist())
         return torch.tensor(done, device=input_ids.device)
 
 
@@ -305,7 +372,7 @@ def open_hf(checkpoint: Checkpoint, settings: EngineSettings) -> Iterator[HFEngi
     try:
         yield engine
     finally:
-        del engine.model, engine._scorer
+        del engine.model, engine._scorer, engine._decoder
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

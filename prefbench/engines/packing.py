@@ -1,37 +1,24 @@
-"""One forward pass over a row of many sequences, behind a prefix whose keys are kept.
-
-Attention is taken over through transformers' attention interface, so that a model's own code runs
-unchanged: it sees one long row with position ids, and the mask says who sees whom.
-"""
+"""One forward pass over a row of many sequences, behind a prefix whose keys are kept."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
-from prefbench.engines.plain import bare, keeps_logits
+from prefbench.engines.attention import Attention, forward
 from prefbench.engines.tree import Ints, Row
-from prefbench.errors import EngineError
 
-NAME = "prefbench_packed"
 ROOM = 256
 """Keys and values grow by at least this many tokens."""
 BLOCK = {"cpu": 128, "cuda": 1024}
 """Tokens that attend together."""
-KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-LENGTH_DEPENDENT = {"dynamic", "longrope"}
-UNKNOWN = ("s_aux", "position_bias", "cache")
-"""Parts of an attention that are not carried out here."""
 
 
 class KeptKeys:
@@ -61,6 +48,11 @@ class KeptKeys:
             place[:, :, start:end] = fresh
         return places[0][:, :, :end], places[1][:, :, :end]
 
+    def read(self, layer: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the first n tokens, (n_key_heads, n, head_size) each."""
+        keys, values = self._layers[layer]
+        return keys[0, :, :n], values[0, :, :n]
+
     def clear(self) -> None:
         """Gives the memory back."""
         self._layers.clear()
@@ -78,9 +70,11 @@ def _grown(like: torch.Tensor, start: int, end: int, old: torch.Tensor | None) -
 
 
 class Block(NamedTuple):
-    """Tokens low to high of a row attend together, to the row's tokens from `first` on."""
+    """Tokens low to high of a row attend together, to the row's tokens from `first` to high."""
 
     first: int
+    end: int
+    """Of the trees that stand together."""
     low: int
     high: int
 
@@ -98,210 +92,111 @@ def blocks(row: Row, size: int) -> list[Block]:
     found = []
     for low, high in groups:
         cuts = np.linspace(low, high, max(1, round((high - low) / size)) + 1, dtype=int).tolist()
-        found += [Block(low, a, b) for a, b in itertools.pairwise(cuts)]
+        found += [Block(low, high, a, b) for a, b in itertools.pairwise(cuts)]
     return found
 
 
 @dataclass
-class _Running:
-    """The row that is run, for the attention of each layer."""
+class PackedRow:
+    """The attention of a row behind the chain that is kept."""
 
     row: Row
     kept: KeptKeys
-    blocks: Sequence[Block]
     device: torch.device
     dtype: torch.dtype
+    on_keys: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+    """Told each layer's keys and values of the row."""
     _masks: dict[int | None, list[torch.Tensor]] = field(default_factory=dict)
 
-    def masks(self, window: int | None) -> list[torch.Tensor]:
-        """For each block 0 where a token is seen and minus infinity where not.
+    @cached_property
+    def blocks(self) -> list[Block]:
+        return blocks(self.row, BLOCK.get(self.device.type, 128))
 
-        Shapes are (high - low, start + high - first).
-        """
-        if window not in self._masks:
-            self._masks[window] = [self._mask(block, window) for block in self.blocks]
-        return self._masks[window]
+    def attend(
+        self, ask: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        self.kept.windows[ask.layer] = ask.window
+        if self.on_keys:
+            self.on_keys(ask.layer, key, value)
+        if ask.window not in self._masks:
+            self._masks[ask.window] = [self._mask(block, ask.window) for block in self.blocks]
+        outputs = []
+        for block, mask in zip(self.blocks, self._masks[ask.window], strict=True):
+            if block.low == block.first:
+                keys, values = self.kept.write(
+                    ask.layer,
+                    self.row.start,
+                    key[:, :, block.first : block.end],
+                    value[:, :, block.first : block.end],
+                )
+            n_seen = self.row.start + block.high - block.first
+            outputs.append(
+                _attend(
+                    ask,
+                    query[:, :, block.low : block.high],
+                    keys[:, :, :n_seen],
+                    values[:, :, :n_seen],
+                    mask,
+                )
+            )
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
 
     def _mask(self, block: Block, window: int | None) -> torch.Tensor:
-        first, low, high = block
+        """0 where a token is seen and minus infinity where not.
+
+        Shape (block.high - block.low, row.start + block.high - block.first).
+        """
+        first, _, low, high = block
         index = np.arange(first, high)
         asking = np.arange(low, high)[:, None]
-        seen = (index <= asking) & (asking < self.row.last[first:high])
         depths = np.concatenate([np.arange(self.row.start), self.row.depths[first:high]])
-        whole = np.ones((high - low, len(depths)), bool)
-        whole[:, self.row.start :] = seen
+        seen = np.ones((high - low, len(depths)), bool)
+        seen[:, self.row.start :] = (index <= asking) & (asking < self.row.last[first:high])
         if window is not None:
-            whole &= self.row.depths[low:high, None] - depths < window
-        mask = torch.zeros(whole.shape, dtype=self.dtype)
-        mask.masked_fill_(~torch.from_numpy(whole), float("-inf"))
+            seen &= self.row.depths[low:high, None] - depths < window
+        mask = torch.zeros(seen.shape, dtype=self.dtype)
+        mask.masked_fill_(~torch.from_numpy(seen), float("-inf"))
         return mask.to(self.device)
 
 
-_RUNNING: ContextVar[_Running] = ContextVar("running")
-
-
-def _attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: Any,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **rest: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of one layer over the kept prefix and the row."""
-    for name in UNKNOWN:
-        if rest.get(name) is not None:
-            raise EngineError(f"its attention has {name}")
-    running = _RUNNING.get()
-    running.kept.windows[module.layer_idx] = sliding_window
-    attend = partial(_attend, scaling=scaling, softcap=softcap)
-    outputs = []
-    first = -1
-    for block, mask in zip(running.blocks, running.masks(sliding_window), strict=True):
-        if block.first != first:
-            first = block.first
-            end = max(b.high for b in running.blocks if b.first == first)
-            keys, values = running.kept.write(
-                module.layer_idx, running.row.start, key[:, :, first:end], value[:, :, first:end]
-            )
-        n_seen = running.row.start + block.high - first
-        outputs.append(
-            attend(
-                query[:, :, block.low : block.high],
-                keys[:, :, :n_seen],
-                values[:, :, :n_seen],
-                mask,
-            )
-        )
-    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
-    return out.transpose(1, 2), None
-
-
 def _attend(
+    ask: Attention,
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     mask: torch.Tensor,
-    *,
-    scaling: float | None,
-    softcap: float | None,
 ) -> torch.Tensor:
-    if softcap is not None:
-        return _capped(query, keys, values, mask, scaling, softcap)
-    return scaled_dot_product_attention(
-        query,
-        keys,
-        values,
-        attn_mask=mask,
-        scale=scaling,
-        enable_gqa=query.shape[1] != keys.shape[1],
-    )
-
-
-def _capped(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    scaling: float | None,
-    cap: float,
-) -> torch.Tensor:
-    """Attention whose scores are squeezed between -cap and cap (Gemma 2)."""
+    if ask.cap is None:
+        return scaled_dot_product_attention(
+            query,
+            keys,
+            values,
+            attn_mask=mask,
+            scale=ask.scaling,
+            enable_gqa=query.shape[1] != keys.shape[1],
+        )
     groups = query.shape[1] // keys.shape[1]
     keys, values = (t.repeat_interleave(groups, 1) for t in (keys, values))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = (query @ keys.transpose(-1, -2)) * scale
-    weights = (cap * torch.tanh(scores / cap) + mask).softmax(-1, dtype=torch.float32)
+    scores = (query @ keys.transpose(-1, -2)) * ask.scale(query.shape[-1])
+    weights = (ask.cap * torch.tanh(scores / ask.cap) + mask).softmax(-1, dtype=torch.float32)
     return weights.to(query.dtype) @ values
 
 
-AttentionInterface.register(NAME, _attention)
+def run_row(
+    model: Any,
+    row: Row,
+    positions: Ints,
+    kept: KeptKeys,
+    on_keys: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Logits at some positions of a row, as `forward` gives them.
 
-
-@contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
-    """Has a model's layers attend by the row that is run, for the length of a `with`."""
-    inner = bare(model)
-    before = inner.config._attn_implementation
-    inner.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        inner.set_attn_implementation(before)
-
-
-def cannot_pack(model: Any) -> str | None:
-    """Why a model cannot take packed rows, as far as its configuration tells."""
-    inner = bare(model)
-    config = inner.config.get_text_config()
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        return "its adapter puts tokens of its own before each text"
-    if not (
-        getattr(inner, "_supports_attention_backend", False)
-        and inner._can_set_attn_implementation()
-    ):
-        return f"the attention of {type(inner).__name__} cannot be replaced"
-    if not keeps_logits(inner):
-        return f"{type(inner).__name__} computes logits at all positions"
-    if others := set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS:
-        return f"it has layers of the kind {', '.join(sorted(others))}"
-    if kinds := _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT:
-        return f"its position embedding depends on the length of the text ({', '.join(kinds)})"
-    return None
-
-
-def longest_packed(model: Any, windows: Mapping[int, int | None], longest: int) -> int:
-    """Up to what length packed rows are exact.
-
-    A row is masked by the windows that the layers name to their attention; where the configuration
-    has a window that they do not name, only texts that lie within it may be packed.
-    """
-    config = bare(model).config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    if window is None or getattr(config, "use_sliding_window", True) is False:
-        return longest
-    kinds = getattr(config, "layer_types", None)
-    expected = kinds.count("sliding_attention") if kinds else len(windows)
-    named = sum(one == window for one in windows.values())
-    return longest if named == expected else min(longest, int(window))
-
-
-def _rope_types(parameters: Any) -> set[str]:
-    """All kinds of rotary embedding, of all kinds of layer."""
-    if not isinstance(parameters, Mapping):
-        return set()
-    inner = set().union(*(_rope_types(value) for value in parameters.values()))
-    return inner | {str(parameters["rope_type"])} if "rope_type" in parameters else inner
-
-
-def run_row(model: Any, row: Row, positions: Ints, kept: KeptKeys) -> torch.Tensor:
-    """Logits of some positions of a row.
-
-    The row's keys are written behind the first `row.start` tokens of `kept`; the logits have the
-    shape (n_positions, n_vocabulary) and the model's own number format.
+    The row's keys are written behind the first `row.start` tokens of `kept`.
     """
     weight = next(model.parameters())
-    running = _Running(
-        row, kept, blocks(row, BLOCK[weight.device.type]), weight.device, weight.dtype
-    )
     kept.chain = kept.chain[: row.start]
-    token = _RUNNING.set(running)
-    try:
-        output = model(
-            input_ids=_on(row.tokens, weight.device)[None],
-            position_ids=_on(row.depths, weight.device)[None],
-            logits_to_keep=_on(positions, weight.device),
-            use_cache=False,
-        )
-    finally:
-        _RUNNING.reset(token)
+    attending = PackedRow(row, kept, weight.device, weight.dtype, on_keys)
+    logits = forward(model, attending, row.tokens, row.depths, positions)
     if row.is_chain:
         kept.chain = np.concatenate([kept.chain, row.tokens])
-    return output.logits[0]  # type: ignore[no-any-return]
-
-
-def _on(values: Ints, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(values.astype(np.int64)).to(device)
+    return logits

@@ -11,16 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prefbench.engines.attention import cannot_pack, longest_packed, packed_attention
 from prefbench.engines.base import Logp, TokenRequest
-from prefbench.engines.packing import (
-    KeptKeys,
-    cannot_pack,
-    longest_packed,
-    packed_attention,
-    run_row,
-)
+from prefbench.engines.checks import difference, is_out_of_memory, made_up
+from prefbench.engines.packing import KeptKeys, run_row
 from prefbench.engines.plain import bare, batches, plain_logps
-from prefbench.engines.tree import Budget, Ints, Line, Row, n_common, rows, tree, without_start
+from prefbench.engines.tree import Budget, Line, Row, n_common, rows, tree, without_start
 from prefbench.errors import EngineError
 
 TOKENS_AT_ONCE = {"cpu": 512, "cuda": 4096}
@@ -31,9 +27,6 @@ LEAST_TOKENS = 16
 """A forward pass is not made smaller than this, whatever the memory."""
 REQUESTS_AT_ONCE = 1024
 """Requests whose prefixes are compared with one another."""
-TOLERANCE = {torch.bfloat16: 0.5, torch.float16: 0.1}
-"""How far two ways of computing a log-prob of the check may be apart, in nats."""
-
 Sums = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Log-prob and greedy flag of each of several requests."""
 
@@ -46,11 +39,11 @@ class Scorer:
     def __init__(self, model: Any, max_length: int, device: torch.device) -> None:
         self.model = model
         self.max_length = max_length
-        self._kept = KeptKeys()
+        self.kept = KeptKeys()
         self._tokens_at_once = TOKENS_AT_ONCE.get(device.type, 512)
         self._logits_at_once = LOGITS_AT_ONCE.get(device.type, 1 << 24)
-        self._n_vocabulary = bare(model).config.get_text_config().vocab_size
-        self._longest_packed = max_length
+        self.n_vocabulary = bare(model).config.get_text_config().vocab_size
+        self.longest_packed = max_length
 
     @torch.inference_mode()
     def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
@@ -66,6 +59,24 @@ class Scorer:
             sums, greedy = self._within_memory(lines)
             results += map(Logp, sums.tolist(), greedy.tolist(), cuts)
         return results
+
+    def shrink(self, error: BaseException) -> None:
+        """Halves what is done at once.
+
+        Raises:
+            EngineError: it is very little already.
+        """
+        if self._tokens_at_once <= LEAST_TOKENS:
+            message = f"out of memory with {self._tokens_at_once} tokens at once"
+            raise EngineError(message) from error
+        self._tokens_at_once //= 2
+        self._logits_at_once //= 2
+
+    def release(self) -> None:
+        """Gives memory back; what is kept can be computed again."""
+        self.kept.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @cached_property
     def plain_reason(self) -> str | None:
@@ -91,49 +102,44 @@ class Scorer:
             try:
                 return self._score(lines)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                if self._tokens_at_once <= LEAST_TOKENS:
-                    raise EngineError(
-                        f"out of memory with {self._tokens_at_once} tokens at once"
-                    ) from error
-                self._tokens_at_once //= 2
-                self._logits_at_once //= 2
-            self._kept.clear()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+                self.shrink(error)
+            self.release()  # once the error, and the tensors that it holds, are gone
 
     def _score(self, lines: Sequence[Line]) -> Sums:
         sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
         packed: list[int] = []
         plain: list[int] = []
         for i, line in enumerate(lines):
-            short = len(line.tokens) - 1 <= self._longest_packed
+            short = len(line.tokens) - 1 <= self.longest_packed
             (packed if self.plain_reason is None and short else plain).append(i)
-        for chosen, way in ((packed, self._packed), (plain, self._plain)):
+        for chosen, way in ((packed, self._packed), (plain, self.plain)):
             if chosen:
                 sums[chosen], greedy[chosen] = way([lines[i] for i in chosen])
         return sums, greedy
 
     @property
-    def _budget(self) -> Budget:
-        return Budget(self._tokens_at_once, max(1, self._logits_at_once // self._n_vocabulary))
+    def budget(self) -> Budget:
+        """What a forward pass may hold at present."""
+        return Budget(self._tokens_at_once, max(1, self._logits_at_once // self.n_vocabulary))
 
-    def _plain(self, lines: Sequence[Line]) -> Sums:
+    def plain(self, lines: Sequence[Line]) -> Sums:
+        """Log-probs and greedy flags with a row for each line."""
         sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
-        for batch in batches(lines, self._budget):
+        for batch in batches(lines, self.budget):
             sums[batch], greedy[batch] = plain_logps(
-                self.model, [lines[i] for i in batch], self._budget
+                self.model, [lines[i] for i in batch], self.budget
             )
         return sums, greedy
 
     def _packed(self, lines: Sequence[Line]) -> Sums:
         sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
         root = tree(lines)
-        known = n_common(self._kept.chain, root.tokens)
+        known = n_common(self.kept.chain, root.tokens)
         known = min([known, *root.scored.offsets.tolist()])
         with packed_attention(self.model):
-            for row in rows(without_start(root, known), self._budget, known):
+            for row in rows(without_start(root, known), self.budget, known):
                 self._run(row, sums, greedy)
         return sums, greedy
 
@@ -141,7 +147,7 @@ class Scorer:
         """Adds what one row scores."""
         positions, at = np.unique(row.scored.offsets, return_inverse=True)
         wanted = positions if len(positions) else np.zeros(1, np.int32)
-        logits = run_row(self.model, row, wanted, self._kept).float()
+        logits = run_row(self.model, row, wanted, self.kept).float()
         if not len(positions):
             return
         index = torch.from_numpy(at).to(logits.device)
@@ -154,48 +160,18 @@ class Scorer:
     @torch.inference_mode()
     def _check(self) -> str | None:
         """Scores a few made-up items both ways; says how they differ if they do."""
-        lines = self._made_up()
+        lines = made_up(self.n_vocabulary, self.max_length)
         before = self._tokens_at_once
         self._tokens_at_once = LEAST_TOKENS  # several rows, one behind another
         try:
             packed, _ = self._packed(lines)
         except Exception as error:  # whatever a model's own code makes of the row
-            if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            if is_out_of_memory(error):
                 raise
             return f"its code cannot run a packed row: {type(error).__name__}: {error}"
         finally:
             self._tokens_at_once = before
-            windows = self._kept.windows
-            self._kept.clear()
-        self._longest_packed = longest_packed(self.model, windows, self.max_length)
-        plain, _ = self._plain(lines)
-        tolerance = TOLERANCE.get(next(self.model.parameters()).dtype, 1e-3)
-        if np.allclose(packed, plain, atol=tolerance, equal_nan=True):
-            return None
-        worst = np.abs(packed - plain).max()
-        return f"packed and plain log-probs of a check differ by {worst:.2g} nats"
-
-    def _made_up(self) -> list[Line]:
-        """Two items behind a common prefix, each with three choices of different length."""
-        rng = np.random.default_rng(0)
-        n = min(24, self.max_length // 2)
-        few, most = min(1000, self._n_vocabulary), self._n_vocabulary
-
-        def draw(size: int) -> Ints:
-            return rng.integers(0, most if size > 1 else few, size, dtype=np.int32)
-
-        prefix = draw(n)
-        found = []
-        for n_context in (max(1, n // 3), max(1, n // 6)):
-            context = np.concatenate([prefix, draw(n_context)])
-            found += [
-                Line(np.concatenate([context, draw(n_choice)]), len(context))
-                for n_choice in (1, max(1, n // 4), max(1, n // 8))
-            ]
-        return found
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+            self.kept.clear()
+        self.longest_packed = longest_packed(self.model, self.kept.windows, self.max_length)
+        plain, _ = self.plain(lines)
+        return difference(packed, plain, next(self.model.parameters()).dtype)

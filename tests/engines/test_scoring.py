@@ -17,8 +17,8 @@ from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from prefbench.engines import open_engine
+from prefbench.engines.attention import NAME
 from prefbench.engines.base import EngineSettings, TokenRequest
-from prefbench.engines.packing import NAME
 from prefbench.engines.scoring import Scorer
 from tests.asking import checkpoint_at
 from tests.small_models import CONFIGS, CONTEXT, make
@@ -246,7 +246,7 @@ def test_a_model_that_packing_would_change_is_found_out(dtype, path, caplog):
     model = NoPositions.from_pretrained(path("llama"), dtype=dtype).eval()
     scorer = Scorer(model, CONTEXT, torch.device("cpu"))
     with warned(caplog):
-        assert "differ by" in scorer.plain_reason
+        assert "differ from" in scorer.plain_reason
     requests = few_shot_requests()
     if dtype == torch.float32:
         assert_equal(scorer.score(requests), lm_eval_scores(path("llama"), requests))
@@ -282,9 +282,9 @@ def test_a_window_that_is_not_named_limits_what_is_packed(path, monkeypatch):
 
         monkeypatch.setattr(layer.self_attn, "forward", unnamed)
     scorer = scorer_of(model)
-    assert scorer._longest_packed == window
+    assert scorer.longest_packed == window
     assert_equal(scorer.score(requests), plain)
-    scorer._longest_packed = CONTEXT
+    scorer.longest_packed = CONTEXT
     assert max(abs(a.logp - b.logp) for a, b in zip(scorer.score(requests), plain, strict=True)) > 1
 
 
@@ -363,6 +363,6 @@ def test_too_little_memory_is_lived_with():
 def test_memory_is_given_back_when_an_engine_closes(path):
     with open_engine("hf", checkpoint_at(Path(path("llama"))), EngineSettings()) as engine:
         engine.score(few_shot_requests()[:4])
-        kept = engine._scorer._kept
+        kept = engine._scorer.kept
         assert len(kept.chain) or kept._layers
     assert not hasattr(engine, "_scorer")

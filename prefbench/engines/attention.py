@@ -1,0 +1,155 @@
+"""Attention taken over from a transformers model, whose own code runs unchanged.
+
+The model sees one row of tokens with position ids; who attends to whom is up to the `Attending`
+that `forward` is given. This is the way that transformers keeps for serving engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+
+from prefbench.engines.plain import bare, keeps_logits
+from prefbench.engines.tree import Ints
+from prefbench.errors import EngineError
+
+NAME = "prefbench_packed"
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+LENGTH_DEPENDENT = {"dynamic", "longrope"}
+UNKNOWN = ("s_aux", "position_bias", "cache")
+"""Parts of an attention that are not carried out here."""
+
+
+class Attention(NamedTuple):
+    """What a layer asks of its attention."""
+
+    layer: int
+    scaling: float | None
+    window: int | None
+    """Tokens that are seen, the own one among them; None for all."""
+    cap: float | None
+    """Scores are squeezed between -cap and cap (Gemma 2)."""
+
+    def scale(self, head_size: int) -> float:
+        return head_size**-0.5 if self.scaling is None else self.scaling
+
+
+class Attending(Protocol):
+    """Carries out the attention of every layer in one forward pass."""
+
+    def attend(
+        self, ask: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Shapes are (1, n_heads, n_tokens, head_size); the result's is the query's."""
+
+
+_ATTENDING: ContextVar[Attending] = ContextVar("attending")
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    """One layer's attention, as transformers calls it."""
+    for name in UNKNOWN:
+        if rest.get(name) is not None:
+            raise EngineError(f"its attention has {name}")
+    ask = Attention(module.layer_idx, scaling, sliding_window, softcap)
+    return _ATTENDING.get().attend(ask, query, key, value).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, _attention)
+
+
+@contextmanager
+def packed_attention(model: Any) -> Iterator[None]:
+    """Has a model's layers attend as `forward` is told, for the length of a `with`."""
+    inner = bare(model)
+    before = inner.config._attn_implementation
+    inner.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(before)
+
+
+def forward(
+    model: Any, attending: Attending, tokens: Ints, depths: Ints, positions: Ints
+) -> torch.Tensor:
+    """Logits at some positions of one row of tokens, (n_positions, n_vocabulary).
+
+    They are in the model's own number format; `depths` are the tokens' positions in their texts.
+    """
+    device = next(model.parameters()).device
+    token = _ATTENDING.set(attending)
+    try:
+        output = model(
+            input_ids=on_device(tokens, device)[None],
+            position_ids=on_device(depths, device)[None],
+            logits_to_keep=on_device(positions, device),
+            use_cache=False,
+        )
+    finally:
+        _ATTENDING.reset(token)
+    return output.logits[0]  # type: ignore[no-any-return]
+
+
+def on_device(values: Ints, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64)).to(device)
+
+
+def cannot_pack(model: Any) -> str | None:
+    """Why a model cannot take packed rows, as far as its configuration tells."""
+    inner = bare(model)
+    config = inner.config.get_text_config()
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        return "its adapter puts tokens of its own before each text"
+    if not (
+        getattr(inner, "_supports_attention_backend", False)
+        and inner._can_set_attn_implementation()
+    ):
+        return f"the attention of {type(inner).__name__} cannot be replaced"
+    if not keeps_logits(inner):
+        return f"{type(inner).__name__} computes logits at all positions"
+    if others := set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS:
+        return f"it has layers of the kind {', '.join(sorted(others))}"
+    if kinds := _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT:
+        return f"its position embedding depends on the length of the text ({', '.join(kinds)})"
+    return None
+
+
+def longest_packed(model: Any, windows: Mapping[int, int | None], longest: int) -> int:
+    """Up to what length packed rows are exact.
+
+    A row is masked by the windows that the layers name to their attention; where the configuration
+    has a window that they do not name, only texts that lie within it may be packed.
+    """
+    config = bare(model).config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if window is None or getattr(config, "use_sliding_window", True) is False:
+        return longest
+    kinds = getattr(config, "layer_types", None)
+    expected = kinds.count("sliding_attention") if kinds else len(windows)
+    named = sum(one == window for one in windows.values())
+    return longest if named == expected else min(longest, int(window))
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """All kinds of rotary embedding, of all kinds of layer."""
+    if not isinstance(parameters, Mapping):
+        return set()
+    inner = set().union(*(_rope_types(value) for value in parameters.values()))
+    return inner | {str(parameters["rope_type"])} if "rope_type" in parameters else inner

@@ -1,0 +1,360 @@
+"""Greedy generation of many texts at once, behind a prefix that is run and kept once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from prefbench.engines.attention import Attention, forward, on_device, packed_attention
+from prefbench.engines.checks import difference, is_out_of_memory, made_up
+from prefbench.engines.packing import KeptKeys, run_row
+from prefbench.engines.scoring import Scorer
+from prefbench.engines.tree import (
+    NOTHING,
+    Budget,
+    Ints,
+    Line,
+    Row,
+    n_common,
+    node,
+    rows,
+    without_start,
+)
+
+AreDone = Callable[[Sequence[Sequence[int]]], Sequence[bool]]
+"""Says for some texts so far, each with at least one token, which have ended."""
+
+ROOM = 64
+"""Keys and values of the texts grow by so many tokens."""
+SPARSE = 0.75
+"""Finished texts leave the batch once fewer than this share goes on."""
+CHECKED = 4
+"""Tokens that the check decodes."""
+LEAST_SHARED = 32
+"""A prefix is run by itself if that saves at least so many tokens."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Text:
+    """Tokens of a text, the sum of their log-probs in nats, and whether all were numbers."""
+
+    tokens: list[int] = field(default_factory=list)
+    logp: float = 0.0
+    finite: bool = True
+
+
+class Decoder:
+    """Decodes for one loaded model, with the prefix that its scorer keeps."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    @torch.inference_mode()
+    def decode(
+        self, prompts: Sequence[Sequence[int] | Ints], *, n_tokens: int, are_done: AreDone
+    ) -> list[Text]:
+        """Texts of `greedy`; prompts that together do not fit into memory are run in halves.
+
+        Raises:
+            EngineError: not even one prompt fits in very small passes.
+        """
+        try:
+            return greedy(
+                self.scorer.model,
+                self.scorer.kept,
+                [np.asarray(prompt, np.int32) for prompt in prompts],
+                n_tokens=n_tokens,
+                are_done=are_done,
+                budget=self.scorer.budget,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(prompts) == 1:
+                self.scorer.shrink(error)
+        self.scorer.release()
+        half = len(prompts) // 2
+        parts = [part for part in (prompts[:half], prompts[half:]) if part]
+        decode = partial(self.decode, n_tokens=n_tokens, are_done=are_done)
+        return [text for part in parts for text in decode(part)]
+
+    @cached_property
+    def plain_reason(self) -> str | None:
+        """Why texts are not decoded this way, if they are not."""
+        reason = self.scorer.plain_reason
+        if reason is None and (reason := self._check()):
+            log.warning("generates without sharing prefixes, which is slower: %s", reason)
+        return reason
+
+    @torch.inference_mode()
+    def _check(self) -> str | None:
+        """Decodes a few tokens behind made-up prompts and scores them the plain way."""
+        lines = made_up(self.scorer.n_vocabulary, self.scorer.max_length - CHECKED)
+        prompts = [line.tokens for line in lines[1:4]]
+        texts = self.decode(prompts, n_tokens=CHECKED, are_done=lambda some: [False] * len(some))
+        whole = [
+            Line(np.concatenate([prompt, np.array(text.tokens, np.int32)]), len(prompt))
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        plain, _ = self.scorer.plain(whole)
+        dtype = next(self.scorer.model.parameters()).dtype
+        return difference(np.array([text.logp for text in texts]), plain, dtype)
+
+
+def greedy(
+    model: Any,
+    kept: KeptKeys,
+    prompts: Sequence[Ints],
+    *,
+    n_tokens: int,
+    are_done: AreDone,
+    budget: Budget,
+) -> list[Text]:
+    """Texts of at most `n_tokens` tokens, each up to where it is done, in order.
+
+    Args:
+        model: with an attention that can be replaced.
+        kept: keys and values from earlier calls; their prefix is used and replaced.
+        prompts: token ids, each at least one.
+        n_tokens: most tokens of a text, at least 1.
+        are_done: which texts have ended by themselves.
+        budget: of a forward pass over prompts.
+    """
+    with packed_attention(model):
+        n_shared = _run_shared(model, kept, prompts, budget)
+        own, logits = _run_prompts(model, kept, [p[n_shared:] for p in prompts], n_shared, budget)
+        texts = [Text() for _ in prompts]
+        batch, going = list(range(len(texts))), set(range(len(texts)))
+        while True:
+            _extend([texts[i] for i in batch], [i in going for i in batch], logits)
+            going &= {i for i in going if len(texts[i].tokens) < n_tokens}
+            alive = sorted(going)
+            ended = are_done([texts[i].tokens for i in alive]) if alive else []
+            going -= {i for i, end in zip(alive, ended, strict=True) if end}
+            if not going:
+                return texts
+            if len(going) < SPARSE * len(batch):
+                stay = [j for j, i in enumerate(batch) if i in going]
+                own.keep(stay)
+                batch = [batch[j] for j in stay]
+            last = np.array([texts[i].tokens[-1] for i in batch], np.int32)
+            step = Step(kept, n_shared, own)
+            every = np.arange(len(batch), dtype=np.int32)
+            logits = forward(model, step, last, n_shared + own.lengths, every)
+            own.lengths += 1
+
+
+def _extend(texts: Sequence[Text], going: Sequence[bool], logits: torch.Tensor) -> None:
+    """Adds to each text that goes on the token that has the highest logit."""
+    logits = logits.float()
+    finite = ~logits.isnan().any(-1)
+    logits = logits.nan_to_num() if not bool(finite.all()) else logits
+    best, tokens = logits.max(-1)
+    logps = best - logits.logsumexp(-1)
+    for text, goes, token, logp, number in zip(
+        texts, going, tokens.tolist(), logps.tolist(), finite.tolist(), strict=True
+    ):
+        if goes:
+            text.tokens.append(token)
+            text.logp += logp
+            text.finite &= number
+
+
+def _run_shared(model: Any, kept: KeptKeys, prompts: Sequence[Ints], budget: Budget) -> int:
+    """Runs the prefix that the prompts share, as far as it is not kept; returns its length."""
+    n_shared = min(len(prompt) for prompt in prompts) - 1  # the last token is asked what follows
+    for prompt in prompts:
+        n_shared = min(n_shared, n_common(prompt, prompts[0]))
+    known = min(n_shared, n_common(kept.chain, prompts[0]))
+    if (n_shared - known) * (len(prompts) - 1) < LEAST_SHARED:
+        n_shared = known
+    prefix = without_start(node(prompts[0][:n_shared]), known)
+    for row in rows(prefix, budget, known) if n_shared > known else ():
+        run_row(model, row, np.zeros(1, np.int32), kept)
+    kept.chain = kept.chain[:n_shared]
+    return n_shared
+
+
+class Piece(NamedTuple):
+    """Tokens low to high of a row are those of a text from `offset` on."""
+
+    text: int
+    offset: int
+    low: int
+    high: int
+
+
+def _run_prompts(
+    model: Any, kept: KeptKeys, prompts: Sequence[Ints], start: int, budget: Budget
+) -> tuple[OwnKeys, torch.Tensor]:
+    """Runs what each prompt has of its own; returns its keys and the logits at its end."""
+    own = OwnKeys(np.array([len(prompt) for prompt in prompts], np.int32))
+    found: dict[int, torch.Tensor] = {}
+    for row, pieces in _prompt_rows(prompts, start, budget):
+        ends = [p for p in pieces if p.offset + p.high - p.low == len(prompts[p.text])]
+        positions = np.array([p.high - 1 for p in ends] or [0], np.int32)
+
+        def keep(layer: int, keys: Any, values: Any, pieces: Sequence[Piece] = pieces) -> None:
+            for piece in pieces:
+                own.fill(layer, piece, keys, values)
+
+        logits = run_row(model, row, positions, kept, keep)
+        found.update({p.text: logits[i] for i, p in enumerate(ends)})
+    kept.chain = kept.chain[:start]
+    return own, torch.stack([found[i] for i in range(len(prompts))])
+
+
+def _prompt_rows(
+    prompts: Sequence[Ints], start: int, budget: Budget
+) -> Iterator[tuple[Row, list[Piece]]]:
+    """Rows of short prompts beside each other, and of long ones cut into pieces."""
+    together: list[int] = []
+    for i, prompt in enumerate(prompts):
+        size = sum(len(prompts[j]) for j in together) + len(prompt)
+        if together and (size > budget.tokens or len(together) == budget.scored):
+            yield _beside(prompts, together, start)
+            together = []
+        if len(prompt) <= budget.tokens:
+            together.append(i)
+            continue
+        for offset in range(0, len(prompt), budget.tokens):
+            (row,) = rows(node(prompt[offset : offset + budget.tokens]), budget, start + offset)
+            yield row, [Piece(i, offset, 0, len(row.tokens))]
+    if together:
+        yield _beside(prompts, together, start)
+
+
+def _beside(
+    prompts: Sequence[Ints], together: Sequence[int], start: int
+) -> tuple[Row, list[Piece]]:
+    ends = np.cumsum([len(prompts[i]) for i in together]).tolist()
+    begins = [0, *ends[:-1]]
+    pieces = [Piece(i, 0, a, b) for i, a, b in zip(together, begins, ends, strict=True)]
+    sizes = [piece.high - piece.low for piece in pieces]
+    row = Row(
+        start,
+        np.concatenate([prompts[i] for i in together]),
+        np.concatenate([np.arange(start, start + size, dtype=np.int32) for size in sizes]),
+        np.repeat(np.array(ends, np.int32), sizes),
+        NOTHING,
+        begins,
+    )
+    return row, pieces
+
+
+class OwnKeys:
+    """Keys and values of several texts behind what they share, (n_texts, n_heads, room, size)."""
+
+    def __init__(self, lengths: Ints) -> None:
+        self.lengths = lengths
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def fill(self, layer: int, piece: Piece, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Keeps a piece of a row, whose keys are (1, n_heads, n_tokens, size)."""
+        end = piece.offset + piece.high - piece.low
+        for place, fresh in zip(
+            self._room(layer, int(self.lengths.max()), keys, values), (keys, values), strict=True
+        ):
+            place[piece.text, :, piece.offset : end] = fresh[0, :, piece.low : piece.high]
+
+    def add(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Puts one token behind each text and returns all; shapes (1, n_heads, n_texts, size)."""
+        n = int(self.lengths.max()) + 1
+        places = self._room(layer, n, keys, values)
+        at = on_device(self.lengths, keys.device)
+        every = torch.arange(len(at), device=at.device)
+        for place, fresh in zip(places, (keys, values), strict=True):
+            place[every, :, at] = fresh[0].transpose(0, 1)
+        return places[0][:, :, :n], places[1][:, :, :n]
+
+    def keep(self, texts: Sequence[int]) -> None:
+        """Forgets all other texts."""
+        self.lengths = self.lengths[texts]
+        n = int(self.lengths.max())
+        for layer, places in self._layers.items():
+            self._layers[layer] = (
+                _roomy(places[0][texts, :, :n], n),
+                _roomy(places[1][texts, :, :n], n),
+            )
+
+    def _room(
+        self, layer: int, n: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        places = self._layers.get(layer)
+        if places is None:
+            none = len(self.lengths), keys.shape[1], 0
+            places = (
+                keys.new_empty(*none, keys.shape[3]),
+                values.new_empty(*none, values.shape[3]),
+            )
+        if places[0].shape[2] < n:
+            places = self._layers[layer] = (_roomy(places[0], n), _roomy(places[1], n))
+        return places
+
+
+def _roomy(old: torch.Tensor, n: int) -> torch.Tensor:
+    """The same with room for n tokens and some more; zero, as what is masked must be a number."""
+    shape = list(old.shape)
+    shape[2] = n + ROOM
+    new = old.new_zeros(shape)
+    new[:, :, : old.shape[2]] = old
+    return new
+
+
+@dataclass
+class Step:
+    """The attention of one new token of each text: to the shared prefix and to its own text."""
+
+    kept: KeptKeys
+    n_shared: int
+    own: OwnKeys
+    _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def attend(
+        self, ask: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        n_heads, n_texts, size = query.shape[1:]
+        n_groups = key.shape[1]
+        own_keys, own_values = self.own.add(ask.layer, key, value)
+        grouped = query[0].view(n_groups, -1, n_texts, size)
+        alone = grouped.permute(2, 0, 1, 3)  # text, group, head of the group, size
+        parts = [alone @ own_keys.transpose(-1, -2)]
+        if self.n_shared:
+            shared_keys, shared_values = self.kept.read(ask.layer, self.n_shared)
+            flat = grouped.reshape(n_groups, -1, size)
+            scores = (flat @ shared_keys.transpose(-1, -2)).view(*grouped.shape[:3], -1)
+            parts.insert(0, scores.permute(2, 0, 1, 3))
+        scores = torch.cat(parts, -1) * ask.scale(size)
+        if ask.cap is not None:
+            scores = ask.cap * torch.tanh(scores / ask.cap)
+        weights = (scores + self._mask(ask.window, own_keys)).softmax(-1, dtype=torch.float32)
+        weights = weights.to(query.dtype)
+        out = weights[..., self.n_shared :] @ own_values
+        if self.n_shared:
+            to_shared = weights[..., : self.n_shared].permute(1, 2, 0, 3)
+            from_shared = to_shared.reshape(n_groups, -1, self.n_shared) @ shared_values
+            out = out + from_shared.view(*grouped.shape[:3], -1).permute(2, 0, 1, 3)
+        return out.permute(1, 2, 0, 3).reshape(1, n_heads, n_texts, -1)
+
+    def _mask(self, window: int | None, own_keys: torch.Tensor) -> torch.Tensor:
+        """0 where a key is seen and minus infinity where not, (n_texts, 1, 1, n_keys)."""
+        if window not in self._masks:
+            depths = np.arange(self.n_shared + own_keys.shape[2])
+            asking = (self.n_shared + self.own.lengths)[:, None]
+            seen = depths <= asking
+            if window is not None:
+                seen &= asking - depths < window
+            mask = torch.zeros(seen.shape, dtype=own_keys.dtype)
+            mask.masked_fill_(~torch.from_numpy(seen), float("-inf"))
+            self._masks[window] = mask.to(own_keys.device)[:, None, None]
+        return self._masks[window]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from enum import StrEnum
@@ -329,6 +330,8 @@ def main() -> None:
     # No bars and advice of libraries between our lines.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Most of a short run is imports, a sixth of which went into looking for garbage.
+    gc.set_threshold(50_000)
     try:
         app()
     except PrefbenchError as error:

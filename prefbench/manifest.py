@@ -71,6 +71,7 @@ def manifest_of(
             "max_length": engine.max_length,
             "tokenizer": engine.tokenizer_key,
             "chat_template": engine.template_digest if requests.chat else None,
+            "notes": list(engine.notes),
         },
         "sampling": dataclasses.asdict(requests.sampling) if requests.sampling else None,
         "shot_seed": SHOT_SEED if planned.identity["fewshot"] == "parity" else None,

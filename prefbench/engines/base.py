@@ -81,6 +81,11 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     """Equal for two engines exactly if they turn every text into the same token ids."""
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What became known while it worked and is worth keeping with the numbers."""
+        return ()
+
+    @property
     def template_digest(self) -> str | None:
         """Hash of the chat template, if there is one."""
         template = getattr(self.tokenizer, "chat_template", None)

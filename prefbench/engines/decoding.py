@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -38,8 +37,6 @@ CHECKED = 4
 """Tokens that the check decodes."""
 LEAST_SHARED = 32
 """A prefix is run by itself if that saves at least so many tokens."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -91,14 +88,14 @@ class Decoder:
         """Why texts are not decoded this way, if they are not."""
         reason = self.scorer.plain_reason
         if reason is None and (reason := self._check()):
-            log.warning("generates without sharing prefixes, which is slower: %s", reason)
+            self.scorer.note(f"generates without sharing prefixes, which is slower: {reason}")
         return reason
 
     @torch.inference_mode()
     def _check(self) -> str | None:
         """Decodes a few tokens behind made-up prompts and scores them the plain way."""
         lines = made_up(self.scorer.n_vocabulary, self.scorer.max_length - CHECKED)
-        prompts = [line.tokens for line in lines[1:4]]
+        prompts = [line.tokens for line in lines[1:]]
         texts = self.decode(prompts, n_tokens=CHECKED, are_done=lambda some: [False] * len(some))
         whole = [
             Line(np.concatenate([prompt, np.array(text.tokens, np.int32)]), len(prompt))

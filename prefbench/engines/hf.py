@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import warnings
+import weakref
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,10 @@ class HFEngine(Engine):
         self.model.to(self._device).eval()
         self._scorer = Scorer(self.model, self.max_length, self._device)
         self._decoder = Decoder(self._scorer)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._scorer.notes
 
     @cached_property
     def tokenizer_key(self) -> str:  # type: ignore[override]
@@ -369,10 +374,12 @@ def open_hf(checkpoint: Checkpoint, settings: EngineSettings) -> Iterator[HFEngi
     """A loaded checkpoint whose memory is given back at the end."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     engine = HFEngine(checkpoint, settings)
+    model = weakref.ref(engine.model)
     try:
         yield engine
     finally:
         del engine.model, engine._scorer, engine._decoder
-        gc.collect()
+        if model() is not None:  # it is part of a circle of references
+            gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -40,6 +40,8 @@ class Scorer:
         self.model = model
         self.max_length = max_length
         self.kept = KeptKeys()
+        self.notes: list[str] = []
+        """What somebody who wonders about speed should know."""
         self._tokens_at_once = TOKENS_AT_ONCE.get(device.type, 512)
         self._logits_at_once = LOGITS_AT_ONCE.get(device.type, 1 << 24)
         self.n_vocabulary = bare(model).config.get_text_config().vocab_size
@@ -71,6 +73,7 @@ class Scorer:
             raise EngineError(message) from error
         self._tokens_at_once //= 2
         self._logits_at_once //= 2
+        self.note(f"out of memory; goes on with {self._tokens_at_once} tokens at once")
 
     def release(self) -> None:
         """Gives memory back; what is kept can be computed again."""
@@ -87,8 +90,12 @@ class Scorer:
         """
         reason = cannot_pack(self.model) or self._check()
         if reason:
-            log.warning("scores without sharing prefixes, which is slower: %s", reason)
+            self.note(f"scores without sharing prefixes, which is slower: {reason}")
         return reason
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        log.warning(text)
 
     def _line(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[Line, int]:
         """Both together, cut from the left as in lm-eval, and how many tokens that took away."""
@@ -162,7 +169,7 @@ class Scorer:
         """Scores a few made-up items both ways; says how they differ if they do."""
         lines = made_up(self.n_vocabulary, self.max_length)
         before = self._tokens_at_once
-        self._tokens_at_once = LEAST_TOKENS  # several rows, one behind another
+        self._tokens_at_once = len(lines[0].tokens)  # a row for the prefix, then one of branches
         try:
             packed, _ = self._packed(lines)
         except Exception as error:  # whatever a model's own code makes of the row

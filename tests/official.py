@@ -50,16 +50,29 @@ def official(
     name: str, n_shots: int, fewshot: Fewshot, mirror: Path, scratch: Path, **more: Any
 ) -> ConfigurableTask:
     """A task from lm-eval's own file; `fixed` takes lm-eval's first_n sampler."""
+    folder = scratch / f"{name}-{n_shots}-{fewshot}"
+    folder.mkdir(exist_ok=True)
+    config = task_file(name, n_shots, fewshot, mirror, folder, **more)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    task: ConfigurableTask = manager.load([config["task"]])["tasks"][config["task"]]
+    task.set_fewshot_seed(1234)  # as simple_evaluate does
+    return task
+
+
+def task_file(
+    name: str, n_shots: int, fewshot: Fewshot, mirror: Path, folder: Path, **more: Any
+) -> dict[str, Any]:
+    """Writes a YAML file for lm-eval that includes its own over local data."""
     file, data, shots = TASKS[name]
     config: dict[str, Any] = {
         "include": str(FOLDER / file),
-        "task": f"official_{name}",
+        "task": f"official_{name}_{n_shots}",
         "tag": None,
         "dataset_path": "parquet",
         "dataset_name": None,
         "dataset_kwargs": {
             "data_files": {split: str(mirror / path) for split, path in data.items()},
-            "cache_dir": str(scratch / "cache"),
+            "cache_dir": str(folder.parent / "cache"),
         },
         "num_fewshot": n_shots,
         "training_split": shots,
@@ -68,13 +81,8 @@ def official(
     }
     if fewshot == "fixed" and n_shots:
         config["fewshot_config"] = {"sampler": "first_n"}
-    folder = scratch / f"{name}-{n_shots}-{fewshot}"
-    folder.mkdir(exist_ok=True)
-    (folder / "task.yaml").write_text(yaml.safe_dump(config))
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
-    task: ConfigurableTask = manager.load([config["task"]])["tasks"][config["task"]]
-    task.set_fewshot_seed(1234)  # as simple_evaluate does
-    return task
+    (folder / f"{config['task']}.yaml").write_text(yaml.safe_dump(config))
+    return config
 
 
 def sent(task: ConfigurableTask, limit: int, **chat: Any) -> list[tuple[str, tuple[str, ...]]]:

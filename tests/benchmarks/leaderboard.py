@@ -1,6 +1,6 @@
 """How long the leaderboard of one hundred checkpoints on the paper suite takes to be read.
 
-    python benchmarks/leaderboard.py [N_CHECKPOINTS]
+    python -m tests.benchmarks.leaderboard [N_CHECKPOINTS]
 
 Makes up records of the suite's real sizes, then times `prefbench table` as a whole process, beside
 a process that only imports torch.

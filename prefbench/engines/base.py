@@ -104,7 +104,8 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         lm-eval; `n_cut` counts them.
 
         Raises:
-            EngineError: a continuation is empty or alone longer than the context length.
+            EngineError: a context or a continuation is empty, or the latter alone longer than the
+                context length.
         """
 
     @abstractmethod
@@ -136,8 +137,10 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def check(self, request: TokenRequest) -> str | None:
         """Why a request cannot be scored, if it cannot."""
-        if not request.continuation:
+        if not len(request.continuation):
             return "the answer has no tokens"
+        if not len(request.context):
+            return "there is no token before the answer"
         if len(request.continuation) > self.max_length:
             return (
                 f"the answer has {len(request.continuation)} tokens, "

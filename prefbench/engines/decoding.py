@@ -94,6 +94,8 @@ class Decoder:
     @torch.inference_mode()
     def _check(self) -> str | None:
         """Decodes a few tokens behind made-up prompts and scores them the plain way."""
+        if self.scorer.max_length < 4 * CHECKED:
+            return "the context is too short for a check"
         lines = made_up(self.scorer.n_vocabulary, self.scorer.max_length - CHECKED)
         prompts = [line.tokens for line in lines[1:]]
         texts = self.decode(prompts, n_tokens=CHECKED, are_done=lambda some: [False] * len(some))

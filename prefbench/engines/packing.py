@@ -166,17 +166,15 @@ def _attend(
     values: torch.Tensor,
     mask: torch.Tensor,
 ) -> torch.Tensor:
+    groups = query.shape[1] // keys.shape[1]
+    if groups > 1 and (ask.cap is not None or query.device.type != "cpu"):
+        # A GPU's fast kernels take grouped heads or a mask, not both.
+        keys, values = (t.repeat_interleave(groups, 1) for t in (keys, values))
+        groups = 1
     if ask.cap is None:
         return scaled_dot_product_attention(
-            query,
-            keys,
-            values,
-            attn_mask=mask,
-            scale=ask.scaling,
-            enable_gqa=query.shape[1] != keys.shape[1],
+            query, keys, values, attn_mask=mask, scale=ask.scaling, enable_gqa=groups > 1
         )
-    groups = query.shape[1] // keys.shape[1]
-    keys, values = (t.repeat_interleave(groups, 1) for t in (keys, values))
     scores = (query @ keys.transpose(-1, -2)) * ask.scale(query.shape[-1])
     weights = (ask.cap * torch.tanh(scores / ask.cap) + mask).softmax(-1, dtype=torch.float32)
     return weights.to(query.dtype) @ values

@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What one forward pass may hold."""
+    """What one forward pass may hold: tokens, and positions whose logits are computed."""
 
     tokens: int
     scored: int
@@ -166,12 +166,18 @@ def _visit(forest: Sequence[Node], budget: Budget, start: int) -> Iterator[Row]:
     for bundle in _bundles(small, budget):
         yield _row(bundle, start)
     for one in large:
-        if _is_cheaper_repeated(one, budget):
-            yield from _visit(_divided(one, budget), budget, start)
-        else:
-            piece, rest = _cut(one, budget)
-            yield _row([piece], start)
-            yield from _visit(rest, budget, start + len(piece.tokens))
+        depth, rest = start, [one]
+        while len(rest) == 1 and _is_to_be_cut(rest[0], budget):
+            piece, rest = _cut(rest[0], budget)
+            yield _row([piece], depth)
+            depth += len(piece.tokens)
+        if len(rest) == 1 and not _fits(rest[0], budget):
+            rest = _divided(rest[0], budget)
+        yield from _visit(rest, budget, depth)
+
+
+def _is_to_be_cut(one: Node, budget: Budget) -> bool:
+    return not _fits(one, budget) and not _is_cheaper_repeated(one, budget)
 
 
 def _is_cheaper_repeated(one: Node, budget: Budget) -> bool:

@@ -360,6 +360,16 @@ def test_too_little_memory_is_lived_with():
     assert tokens_at_once < 4096
 
 
+def test_what_is_kept_does_not_grow_with_the_number_of_items(path):
+    scorer = scorer_of(model_at(path("llama")), tokens=48)
+    sizes = set()
+    for seed in range(12):
+        scorer.score(few_shot_requests(seed))
+        sizes.add(sum(t.numel() for places in scorer.kept._layers.values() for t in places))
+    assert len(sizes) == 1
+    assert len(scorer.kept.chain) <= CONTEXT
+
+
 def test_memory_is_given_back_when_an_engine_closes(path):
     with open_engine("hf", checkpoint_at(Path(path("llama"))), EngineSettings()) as engine:
         engine.score(few_shot_requests()[:4])

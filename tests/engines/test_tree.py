@@ -127,6 +127,13 @@ def test_prefixes_of_one_another_do_not_exhaust_the_stack():
     assert sum(len(row.scored.owners) for row in found) == len(lines)
 
 
+def test_a_long_text_in_very_many_pieces():
+    lines = [line([1], range(5000))]
+    scored, n_tokens = run(lines, Budget(3, 2))
+    assert n_tokens == 5000
+    assert len(scored) == 5000
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("size", [1, 5, 16])
 def test_blocks_cover_a_row_and_hold_what_their_tokens_see(seed, size):

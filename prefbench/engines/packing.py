@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,15 +101,10 @@ class PackedRow:
 
     row: Row
     kept: KeptKeys
-    device: torch.device
-    dtype: torch.dtype
     on_keys: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
     """Told each layer's keys and values of the row."""
-    _masks: dict[int | None, list[torch.Tensor]] = field(default_factory=dict)
-
-    @cached_property
-    def blocks(self) -> list[Block]:
-        return blocks(self.row, BLOCK.get(self.device.type, 128))
+    _masks: dict[int | None, list[tuple[Block, torch.Tensor]]] = field(default_factory=dict)
+    """By window."""
 
     def attend(
         self, ask: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -119,9 +113,12 @@ class PackedRow:
         if self.on_keys:
             self.on_keys(ask.layer, key, value)
         if ask.window not in self._masks:
-            self._masks[ask.window] = [self._mask(block, ask.window) for block in self.blocks]
+            cut = blocks(self.row, BLOCK.get(query.device.type, 128))
+            self._masks[ask.window] = [
+                (block, self._mask(block, ask.window, query)) for block in cut
+            ]
         outputs = []
-        for block, mask in zip(self.blocks, self._masks[ask.window], strict=True):
+        for block, mask in self._masks[ask.window]:
             if block.low == block.first:
                 keys, values = self.kept.write(
                     ask.layer,
@@ -141,7 +138,7 @@ class PackedRow:
             )
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
 
-    def _mask(self, block: Block, window: int | None) -> torch.Tensor:
+    def _mask(self, block: Block, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """0 where a token is seen and minus infinity where not.
 
         Shape (block.high - block.low, row.start + block.high - block.first).
@@ -154,9 +151,9 @@ class PackedRow:
         seen[:, self.row.start :] = (index <= asking) & (asking < self.row.last[first:high])
         if window is not None:
             seen &= self.row.depths[low:high, None] - depths < window
-        mask = torch.zeros(seen.shape, dtype=self.dtype)
+        mask = torch.zeros(seen.shape, dtype=like.dtype)
         mask.masked_fill_(~torch.from_numpy(seen), float("-inf"))
-        return mask.to(self.device)
+        return mask.to(like.device)
 
 
 def _attend(
@@ -191,10 +188,8 @@ def run_row(
 
     The row's keys are written behind the first `row.start` tokens of `kept`.
     """
-    weight = next(model.parameters())
     kept.chain = kept.chain[: row.start]
-    attending = PackedRow(row, kept, weight.device, weight.dtype, on_keys)
-    logits = forward(model, attending, row.tokens, row.depths, positions)
+    logits = forward(model, PackedRow(row, kept, on_keys), row.tokens, row.depths, positions)
     if row.is_chain:
         kept.chain = np.concatenate([kept.chain, row.tokens])
     return logits

@@ -49,6 +49,8 @@ SHUFFLE = 2
 """A seed whose fixed examples are about as long as those drawn for each document."""
 VOCABULARY = {"small": 8192, "large": 131_072}
 BATCH_SIZES = (1, 4, 8, 16, 32)
+PROCESS_BATCH_SIZE = {"cpu": 1}
+"""Of lm-eval's whole commands; long prompts are fastest one by one on a CPU."""
 TRIED = 6
 """Items on which lm-eval's batch size is chosen."""
 AT_ONCE = 32
@@ -341,7 +343,7 @@ def process_row(name: str, folder: Path, mirror: Path, device: str) -> str:
                 f"--include_path={files}",
                 f"--limit={n_items}",
                 f"--device={device}",
-                "--batch_size=8",
+                f"--batch_size={PROCESS_BATCH_SIZE.get(device, 16)}",
                 "--log_samples",
                 f"--output_path={folder / 'lm-eval-out'}",
             ],

@@ -177,9 +177,11 @@ def items_of(row: Row, engine: Engine, mirror: Path) -> Items:
     loaded = data.load(source, splits_of(task, source))
     shuffled = {split: documents.shuffle(seed=SHUFFLE) for split, documents in loaded.items()}
     harness = build_task(task, source, shuffled, row.fewshot)  # type: ignore[arg-type]
-    requests = build_requests(task, harness, engine, chat=False, limit=row.n_items)
+    # Without a train split, examples come from the first documents, which are then no items here.
+    n = task.n_shots + row.n_items
+    requests = build_requests(task, harness, engine, chat=False, limit=n)
     with requests.built_by(engine):
-        return [list(requests.tokens(i)) for i in range(len(requests))]
+        return [list(requests.tokens(i)) for i in range(task.n_shots, n)]
 
 
 # --- the two sides

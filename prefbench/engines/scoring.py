@@ -94,8 +94,10 @@ class Scorer:
         return reason
 
     def note(self, text: str) -> None:
+        """Keeps a note and says it aloud; it may quote what a checkpoint's own code said."""
         self.notes.append(text)
-        log.warning(text)
+        said = f"{bare(self.model).name_or_path}: {text}"
+        log.warning("%s", "".join(c if c.isprintable() else "?" for c in said))
 
     def _line(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[Line, int]:
         """Both together, cut from the left as in lm-eval, and how many tokens that took away."""

@@ -237,7 +237,7 @@ class OneTextAlone(LlamaForCausalLM):
 
     def forward(self, input_ids=None, position_ids=None, logits_to_keep=0, **kwargs):
         if position_ids is not None:
-            raise ValueError("counts for itself")
+            raise ValueError("counts\x1b[2J for itself")
         return super().forward(input_ids=input_ids, logits_to_keep=logits_to_keep, **kwargs)
 
 
@@ -256,7 +256,12 @@ def test_a_model_whose_code_refuses_a_row_is_found_out(path, caplog):
     model = OneTextAlone.from_pretrained(path("llama")).eval()
     scorer = Scorer(model, CONTEXT, torch.device("cpu"))
     with warned(caplog):
-        assert "ValueError: counts for itself" in scorer.plain_reason
+        assert "ValueError: counts\x1b[2J for itself" in scorer.plain_reason
+    assert f"{path('llama')}: scores without" in caplog.text
+    assert "counts?[2J for itself" in caplog.text
+    assert scorer.notes == [
+        f"scores without sharing prefixes, which is slower: {scorer.plain_reason}"
+    ]
     requests = few_shot_requests()
     assert_equal(scorer.score(requests), lm_eval_scores(path("llama"), requests))
 

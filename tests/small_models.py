@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    AfmoeConfig,
     AutoModelForCausalLM,
     BloomConfig,
     Gemma2Config,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     GptOssConfig,
@@ -22,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
 )
 
 CONTEXT = 48
@@ -116,6 +119,23 @@ OTHER_CONFIGS = {
         GptOssConfig, sliding_window=WINDOW, head_dim=16, num_local_experts=4, num_experts_per_tok=2
     ),
     "llama_dynamic": _like_llama(LlamaConfig, rope_parameters=ROPE),
+    "afmoe": _like_llama(
+        AfmoeConfig,
+        head_dim=16,
+        sliding_window=WINDOW,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        num_dense_layers=1,
+    ),
+    "gemma_both_ways": _like_llama(GemmaConfig, head_dim=16, use_bidirectional_attention=True),
+    "roberta": lambda n: RobertaConfig(
+        vocab_size=n,
+        intermediate_size=64,
+        max_position_embeddings=CONTEXT + 300,
+        is_decoder=True,
+        **SIZE,
+    ),
 }
 """More than most tests need: windows, capped scores, experts, and what cannot be packed."""
 

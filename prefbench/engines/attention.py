@@ -22,8 +22,16 @@ from prefbench.errors import EngineError
 NAME = "prefbench_packed"
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT = {"dynamic", "longrope"}
-UNKNOWN = ("s_aux", "position_bias", "cache")
-"""Parts of an attention that are not carried out here."""
+HARMLESS = {
+    "cache_position",
+    "dropout",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "position_ids",
+    "use_cache",
+}
+"""What models hand to their attention that changes nothing in it without training."""
 
 
 class Attention(NamedTuple):
@@ -61,14 +69,24 @@ def _attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    is_causal: bool | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
-    """One layer's attention, as transformers calls it."""
-    for name in UNKNOWN:
-        if rest.get(name) is not None:
-            raise EngineError(f"its attention has {name}")
+    """One layer's attention, as transformers calls it.
+
+    Raises:
+        EngineError: it is to be more than causal attention, whole or in a window.
+    """
+    others = [name for name, value in rest.items() if value is not None and name not in HARMLESS]
+    if attention_mask is not None:  # none is made for this attention, so it is the model's own
+        others.append("a mask of its own")
+    if others:
+        raise EngineError(f"its attention takes {', '.join(others)}")
+    if is_causal is False or getattr(module, "is_causal", True) is False:
+        raise EngineError("its attention is not causal")
     ask = Attention(module.layer_idx, scaling, sliding_window, softcap)
-    return _ATTENDING.get().attend(ask, query, key, value).transpose(1, 2), None
+    out = _ATTENDING.get().attend(ask, query, key, value)
+    return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, _attention)
@@ -78,7 +96,11 @@ AttentionInterface.register(NAME, _attention)
 def packed_attention(model: Any) -> Iterator[None]:
     """Has a model's layers attend as `forward` is told, for the length of a `with`."""
     inner = bare(model)
-    before = inner.config._attn_implementation
+    before = {"": inner.config._attn_implementation}
+    for name in inner.config.sub_configs:
+        own = getattr(getattr(inner.config, name, None), "_attn_implementation", None)
+        if own is not None:
+            before[name] = own
     inner.set_attn_implementation(NAME)
     try:
         yield
@@ -115,8 +137,11 @@ def cannot_pack(model: Any) -> str | None:
     """Why a model cannot take packed rows, as far as its configuration tells."""
     inner = bare(model)
     config = inner.config.get_text_config()
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        return "its adapter puts tokens of its own before each text"
+    for adapter in getattr(model, "peft_config", {}).values():
+        if adapter.is_prompt_learning:
+            return "its adapter puts tokens of its own before each text"
+        if getattr(adapter, "alora_invocation_tokens", None):
+            return "its adapter looks for tokens in the text"
     if not (
         getattr(inner, "_supports_attention_backend", False)
         and inner._can_set_attn_implementation()
@@ -126,9 +151,15 @@ def cannot_pack(model: Any) -> str | None:
         return f"{type(inner).__name__} computes logits at all positions"
     if others := set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS:
         return f"it has layers of the kind {', '.join(sorted(others))}"
-    if kinds := _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT:
-        return f"its position embedding depends on the length of the text ({', '.join(kinds)})"
+    if depends_on_length(model):
+        return "its position embedding depends on the length of the text"
     return None
+
+
+def depends_on_length(model: Any) -> bool:
+    """Whether a token's embedding changes with the longest text that is run beside it."""
+    config = bare(model).config.get_text_config()
+    return bool(_rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT)
 
 
 def longest_packed(model: Any, windows: Mapping[int, int | None], longest: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -49,7 +50,7 @@ class Text:
 
 
 class Decoder:
-    """Decodes for one loaded model, with the prefix that its scorer keeps."""
+    """Decodes for one loaded model, behind the prefix that its scorer keeps."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -64,7 +65,7 @@ class Decoder:
             EngineError: not even one prompt fits in very small passes.
         """
         try:
-            return greedy(
+            texts = greedy(
                 self.scorer.model,
                 self.scorer.kept,
                 [np.asarray(prompt, np.int32) for prompt in prompts],
@@ -77,17 +78,32 @@ class Decoder:
                 raise
             if len(prompts) == 1:
                 self.scorer.shrink(error)
+        else:
+            return self._apart(prompts, texts, n_tokens=n_tokens, are_done=are_done)
         self.scorer.release()
         half = len(prompts) // 2
         parts = [part for part in (prompts[:half], prompts[half:]) if part]
         decode = partial(self.decode, n_tokens=n_tokens, are_done=are_done)
         return [text for part in parts for text in decode(part)]
 
+    def _apart(
+        self, prompts: Sequence[Sequence[int] | Ints], texts: Sequence[Text], **settings: Any
+    ) -> list[Text]:
+        """The texts, those that are no numbers once more alone.
+
+        A prompt that overflows makes those in its row no numbers, although they do not see it.
+        """
+        lost = [i for i, text in enumerate(texts) if not text.finite]
+        if len(texts) == 1:
+            return list(texts)
+        again = {i: self.decode([prompts[i]], **settings)[0] for i in lost}
+        return [again.get(i, text) for i, text in enumerate(texts)]
+
     @cached_property
     def plain_reason(self) -> str | None:
         """Why texts are not decoded this way, if they are not."""
-        reason = self.scorer.plain_reason
-        if reason is None and (reason := self._check()):
+        reason = self.scorer.within_memory(lambda: self.scorer.plain_reason)
+        if reason is None and (reason := self.scorer.within_memory(self._check)):
             self.scorer.note(f"generates without sharing prefixes, which is slower: {reason}")
         return reason
 
@@ -98,7 +114,14 @@ class Decoder:
             return "the context is too short for a check"
         lines = made_up(self.scorer.n_vocabulary, self.scorer.max_length - CHECKED)
         prompts = [line.tokens for line in lines[1:]]
-        texts = self.decode(prompts, n_tokens=CHECKED, are_done=lambda some: [False] * len(some))
+        try:
+            texts = self.decode(
+                prompts, n_tokens=CHECKED, are_done=lambda some: [False] * len(some)
+            )
+        except Exception as error:  # whatever a model's own code makes of the steps
+            if is_out_of_memory(error):
+                raise
+            return f"its code cannot run single tokens: {type(error).__name__}: {error}"
         whole = [
             Line(np.concatenate([prompt, np.array(text.tokens, np.int32)]), len(prompt))
             for prompt, text in zip(prompts, texts, strict=True)
@@ -123,7 +146,7 @@ def greedy(
         model: with an attention that can be replaced.
         kept: keys and values from earlier calls; their prefix is used and replaced.
         prompts: token ids, each at least one.
-        n_tokens: most tokens of a text, at least 1.
+        n_tokens: most tokens of a text, at least 1; a text that is no numbers ends at once.
         are_done: which texts have ended by themselves.
         budget: of a forward pass over prompts.
     """
@@ -134,7 +157,7 @@ def greedy(
         batch, going = list(range(len(texts))), set(range(len(texts)))
         while True:
             _extend([texts[i] for i in batch], [i in going for i in batch], logits)
-            going &= {i for i in going if len(texts[i].tokens) < n_tokens}
+            going &= {i for i in going if len(texts[i].tokens) < n_tokens and texts[i].finite}
             alive = sorted(going)
             ended = are_done([texts[i].tokens for i in alive]) if alive else []
             going -= {i for i, end in zip(alive, ended, strict=True) if end}
@@ -163,7 +186,7 @@ def _extend(texts: Sequence[Text], going: Sequence[bool], logits: torch.Tensor) 
     ):
         if goes:
             text.tokens.append(token)
-            text.logp += logp
+            text.logp += logp if number else math.nan
             text.finite &= number
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from prefbench.engines.attention import Attention, forward
 from prefbench.engines.tree import Ints, Row
+from prefbench.errors import EngineError
 
 ROOM = 256
 """Keys and values grow by at least this many tokens."""
@@ -105,10 +106,14 @@ class PackedRow:
     """Told each layer's keys and values of the row."""
     _masks: dict[int | None, list[tuple[Block, torch.Tensor]]] = field(default_factory=dict)
     """By window."""
+    _asked: set[int] = field(default_factory=set)
 
     def attend(
         self, ask: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
+        if ask.layer in self._asked:  # its keys would be overwritten
+            raise EngineError(f"it attends twice in layer {ask.layer}")
+        self._asked.add(ask.layer)
         self.kept.windows[ask.layer] = ask.window
         if self.on_keys:
             self.on_keys(ask.layer, key, value)

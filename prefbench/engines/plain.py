@@ -12,15 +12,20 @@ import torch
 from prefbench.engines.tree import Budget, Line
 
 
-def batches(lines: Sequence[Line], budget: Budget) -> Iterator[list[int]]:
-    """Indices of lines that are run together, longest first; at least one at once."""
+def batches(lines: Sequence[Line], budget: Budget, *, pads: bool) -> Iterator[list[int]]:
+    """Indices of lines that are run together, longest first; at least one at once.
+
+    Unless it `pads`, lines of one length only.
+    """
     order = sorted(range(len(lines)), key=lambda i: -len(lines[i].tokens))
     batch: list[int] = []
     for i in order:
         grown = [*batch, i]
         n_tokens = len(grown) * len(lines[grown[0]].tokens)
         n_scored = len(grown) * len(_scored([lines[j] for j in grown]))
-        if batch and (n_tokens > budget.tokens or n_scored > budget.scored):
+        padded = len(lines[i].tokens) < len(lines[grown[0]].tokens)
+        large = n_tokens > budget.tokens or n_scored > budget.scored
+        if batch and (large or (padded and not pads)):
             yield batch
             grown = [i]
         batch = grown

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prefbench.engines.attention import cannot_pack, longest_packed, packed_attention
+from prefbench.engines.attention import (
+    cannot_pack,
+    depends_on_length,
+    longest_packed,
+    packed_attention,
+)
 from prefbench.engines.base import Logp, TokenRequest
-from prefbench.engines.checks import difference, is_out_of_memory, made_up
+from prefbench.engines.checks import difference, is_out_of_memory, made_up, takes_positions
 from prefbench.engines.packing import KeptKeys, run_row
 from prefbench.engines.plain import bare, batches, plain_logps
 from prefbench.engines.tree import Budget, Line, Row, n_common, rows, tree, without_start
@@ -30,11 +36,16 @@ REQUESTS_AT_ONCE = 1024
 Sums = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Log-prob and greedy flag of each of several requests."""
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Scores for one loaded model; keeps the keys of the last prefix from call to call."""
+    """Scores for one loaded model; keeps the keys of the last prefix from call to call.
+
+    The model's weights stay as they are meanwhile, adapters included.
+    """
 
     def __init__(self, model: Any, max_length: int, device: torch.device) -> None:
         self.model = model
@@ -46,6 +57,7 @@ class Scorer:
         self._logits_at_once = LOGITS_AT_ONCE.get(device.type, 1 << 24)
         self.n_vocabulary = bare(model).config.get_text_config().vocab_size
         self.longest_packed = max_length
+        self._pads = not depends_on_length(model)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
@@ -58,9 +70,24 @@ class Scorer:
         for start in range(0, len(requests), REQUESTS_AT_ONCE):
             some = requests[start : start + REQUESTS_AT_ONCE]
             lines, cuts = zip(*(self._line(*request) for request in some), strict=True)
-            sums, greedy = self._within_memory(lines)
+            sums, greedy = self.within_memory(partial(self._score, lines))
             results += map(Logp, sums.tolist(), greedy.tolist(), cuts)
         return results
+
+    def within_memory(self, work: Callable[[], T]) -> T:
+        """A result of work that does less at once after each time that memory runs out.
+
+        Raises:
+            EngineError: not even very small forward passes fit.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.shrink(error)
+            self.release()  # once the error, and the tensors that it holds, are gone
 
     def shrink(self, error: BaseException) -> None:
         """Halves what is done at once.
@@ -90,6 +117,7 @@ class Scorer:
         """
         reason = cannot_pack(self.model) or self._check()
         if reason:
+            self._pads = self._pads and self._may_pad()
             self.note(f"scores without sharing prefixes, which is slower: {reason}")
         return reason
 
@@ -105,17 +133,6 @@ class Scorer:
         kept = tokens[-(self.max_length + 1) :]
         return Line(kept, len(kept) - len(continuation)), len(tokens) - len(kept)
 
-    def _within_memory(self, lines: Sequence[Line]) -> Sums:
-        """Sums and greedy flags; what does not fit into memory is tried in smaller passes."""
-        while True:
-            try:
-                return self._score(lines)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.shrink(error)
-            self.release()  # once the error, and the tensors that it holds, are gone
-
     def _score(self, lines: Sequence[Line]) -> Sums:
         sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
         packed: list[int] = []
@@ -123,9 +140,12 @@ class Scorer:
         for i, line in enumerate(lines):
             short = len(line.tokens) - 1 <= self.longest_packed
             (packed if self.plain_reason is None and short else plain).append(i)
-        for chosen, way in ((packed, self._packed), (plain, self.plain)):
-            if chosen:
-                sums[chosen], greedy[chosen] = way([lines[i] for i in chosen])
+        if packed:
+            sums[packed], greedy[packed] = self._packed([lines[i] for i in packed])
+            # One text that overflows makes those beside it no numbers, although it is masked.
+            plain += [i for i in packed if math.isnan(sums[i])]
+        if plain:
+            sums[plain], greedy[plain] = self.plain([lines[i] for i in plain])
         return sums, greedy
 
     @property
@@ -136,7 +156,7 @@ class Scorer:
     def plain(self, lines: Sequence[Line]) -> Sums:
         """Log-probs and greedy flags with a row for each line."""
         sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
-        for batch in batches(lines, self.budget):
+        for batch in batches(lines, self.budget, pads=self._pads):
             sums[batch], greedy[batch] = plain_logps(
                 self.model, [lines[i] for i in batch], self.budget
             )
@@ -173,6 +193,8 @@ class Scorer:
         before = self._tokens_at_once
         self._tokens_at_once = len(lines[0].tokens)  # a row for the prefix, then one of branches
         try:
+            if not takes_positions(self.model, lines[0]):
+                return "its code counts positions itself"
             packed, _ = self._packed(lines)
         except Exception as error:  # whatever a model's own code makes of the row
             if is_out_of_memory(error):
@@ -184,3 +206,13 @@ class Scorer:
         self.longest_packed = longest_packed(self.model, self.kept.windows, self.max_length)
         plain, _ = self.plain(lines)
         return difference(packed, plain, next(self.model.parameters()).dtype)
+
+    @torch.inference_mode()
+    def _may_pad(self) -> bool:
+        """Whether lines may be run beside longer ones: not so if tokens see those after them."""
+        lines = made_up(self.n_vocabulary, self.max_length)
+        whole = Budget(sum(len(line.tokens) for line in lines), self.budget.scored)
+        padded, _ = plain_logps(self.model, lines, whole)
+        alone = [plain_logps(self.model, [line], whole)[0][0] for line in lines]
+        dtype = next(self.model.parameters()).dtype
+        return difference(np.array(padded), np.array(alone), dtype) is None

@@ -143,6 +143,20 @@ def test_out_of_memory_halves_the_batch(path):
     assert max(most) <= 20
 
 
+def test_one_text_that_is_no_number_leaves_the_others_as_they_are(path):
+    decoder = decoder_at(path("llama"))
+    prompts = [prompt for prompt in prompts_of() if 7 not in prompt]
+    want = decoder.decode(prompts, n_tokens=N, are_done=never)
+    model = decoder.scorer.model
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = float("nan")
+    decoder.scorer.release()
+    found = decoder.decode([*prompts, [*prompts[0], 7]], n_tokens=N, are_done=never)
+    assert [text.finite for text in found] == [*[True] * len(prompts), False]
+    unconcerned = [(f, w) for f, w in zip(found, want, strict=False) if 7 not in w.tokens]
+    assert [f.tokens for f, _ in unconcerned] == [w.tokens for _, w in unconcerned] != []
+
+
 class NoPositionsAlone(LlamaForCausalLM):
     """A model whose own code counts positions where a row is short."""
 

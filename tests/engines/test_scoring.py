@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,22 +15,38 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaForCausalLM,
+)
 
 from prefbench.engines import open_engine
-from prefbench.engines.attention import NAME
+from prefbench.engines.attention import NAME, packed_attention
 from prefbench.engines.base import EngineSettings, TokenRequest
 from prefbench.engines.scoring import Scorer
 from tests.asking import checkpoint_at
 from tests.small_models import CONFIGS, CONTEXT, make
 
-PACKED = [*CONFIGS, "mistral_window", "qwen2_window", "qwen3", "gemma2", "phi3_window", "mixtral"]
+PACKED = [
+    *CONFIGS,
+    "mistral_window",
+    "qwen2_window",
+    "qwen3",
+    "gemma2",
+    "phi3_window",
+    "mixtral",
+    "afmoe",
+    "opt",
+]
 REFUSED = {
-    "opt": None,
     "bloom": "cannot be replaced",
     "mamba": "cannot be replaced",
     "gpt_oss": "s_aux",
-    "llama_dynamic": "depends on the length of the text (dynamic)",
+    "llama_dynamic": "depends on the length of the text",
+    "gemma_both_ways": "not causal",
+    "roberta": "counts positions itself",
 }
 
 
@@ -64,7 +81,13 @@ def plain_scorer(model, *, max_length=CONTEXT):
 
 
 def lm_eval_scores(path, requests, batch_size=3):
-    lm = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=batch_size)
+    lm = HFLM(
+        pretrained=str(path),
+        dtype="float32",
+        device="cpu",
+        batch_size=batch_size,
+        max_length=CONTEXT,
+    )
     triples = [(None, list(context), list(answer)) for context, answer in requests]
     return lm._loglikelihood_tokens(triples, disable_tqdm=True)
 
@@ -116,18 +139,17 @@ def test_log_probs_are_lm_evals(architecture, path):
         assert_equal(scorer.score(requests[:9]), theirs[:9])  # behind the prefix that is kept
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", REFUSED)
-def test_what_cannot_be_packed_goes_the_plain_way_and_says_so(architecture, path, caplog):
-    requests = few_shot_requests()[:-8]
-    model = model_at(path(architecture))
-    scorer = Scorer(model, CONTEXT, torch.device("cpu"))
-    reason = REFUSED[architecture]
-    if reason is None:
-        assert scorer.plain_reason is None
-    else:
-        with warned(caplog):
-            assert reason in scorer.plain_reason
-    assert_equal(scorer.score(requests), lm_eval_scores(path(architecture), requests))
+def test_what_cannot_be_packed_goes_the_plain_way_and_says_so(architecture, dtype, path, caplog):
+    requests = few_shot_requests()
+    scorer = Scorer(model_at(path(architecture), dtype), CONTEXT, torch.device("cpu"))
+    with warned(caplog):
+        assert REFUSED[architecture] in scorer.plain_reason
+    if dtype == torch.float32:
+        # One by one: where texts change what stands beside them, lm-eval's batches do.
+        theirs = lm_eval_scores(path(architecture), requests, batch_size=1)
+        assert_equal(scorer.score(requests), theirs)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -159,6 +181,15 @@ def test_an_adapter_with_tokens_of_its_own_is_not_packed(path):
     model = get_peft_model(model_at(path("llama")), config)
     scorer = Scorer(model, CONTEXT - 3, torch.device("cpu"))
     assert "tokens of its own" in scorer.plain_reason
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_that_looks_at_the_text_is_not_packed(path):
+    config = LoraConfig(
+        task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5, 6]
+    )
+    model = get_peft_model(model_at(path("llama")), config)
+    assert "looks for tokens" in Scorer(model, CONTEXT, torch.device("cpu")).plain_reason
 
 
 def test_thousands_of_choices(path):
@@ -212,6 +243,23 @@ def test_weights_of_16_bits_with_log_softmax_in_32(architecture, dtype, toleranc
     first = logits.float().log_softmax(-1)[requests[0].continuation[0]]
     assert first.to(dtype) != first  # a log-prob that the weights' own format could not hold
     assert mine[0].logp == pytest.approx(float(first), abs=tolerance)
+
+
+def test_each_parts_attention_is_given_back():
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 1}
+    text = {"vocab_size": 60, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 2}
+    config = Gemma3Config(
+        text_config={**size, **text},
+        vision_config={**size, "num_hidden_layers": 1, "image_size": 16, "patch_size": 8},
+        mm_tokens_per_image=4,
+        image_token_index=58,
+    )
+    given = {"text_config": "eager", "vision_config": "sdpa"}
+    model = Gemma3ForConditionalGeneration._from_config(config, attn_implementation=given)
+    with packed_attention(model):
+        assert model.config.text_config._attn_implementation == NAME
+    assert model.config.text_config._attn_implementation == "eager"
+    assert model.config.vision_config._attn_implementation == "sdpa"
 
 
 def test_the_models_attention_is_given_back(path):
@@ -291,6 +339,58 @@ def test_a_window_that_is_not_named_limits_what_is_packed(path, monkeypatch):
     assert_equal(scorer.score(requests), plain)
     scorer.longest_packed = CONTEXT
     assert max(abs(a.logp - b.logp) for a, b in zip(scorer.score(requests), plain, strict=True)) > 1
+
+
+class AttendsTwice(LlamaForCausalLM):
+    """A model that runs its layers twice."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.layers[1] = self.model.layers[0]
+
+
+class Masks(LlamaForCausalLM):
+    """A model that hands a mask of its own to its attention."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        inner = self.model.layers[0].self_attn.forward
+        n = config.max_position_embeddings
+
+        def masked(*args, **kwargs):
+            if self.config._attn_implementation == NAME:
+                kwargs["attention_mask"] = torch.zeros(1, 1, n, n)
+            return inner(*args, **kwargs)
+
+        self.model.layers[0].self_attn.forward = masked
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(AttendsTwice, "attends twice in layer 0"), (Masks, "takes a mask of its own")],
+)
+def test_more_than_one_causal_attention_a_layer_is_refused(kind, reason, path):
+    scorer = Scorer(kind.from_pretrained(path("llama")).eval(), CONTEXT, torch.device("cpu"))
+    assert reason in scorer.plain_reason
+    assert all(np.isfinite(one.logp) for one in scorer.score(few_shot_requests()[:3]))
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_one_text_that_is_no_number_leaves_the_others_as_they_are(architecture, path):
+    model = model_at(path(architecture))
+    requests = few_shot_requests()
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight.clone()
+        rows[requests[4].continuation[0]] = math.nan
+        model.get_input_embeddings().weight = torch.nn.Parameter(rows)
+    alone = [plain_scorer(model).score([request])[0] for request in requests]
+    found = scorer_of(model).score(requests)
+    lost = [math.isnan(one.logp) for one in alone]
+    assert [math.isnan(one.logp) for one in found] == lost
+    if architecture != "qwen2_tied":  # its output shares the lost row
+        assert 0 < sum(lost) < len(requests)
+    for one, other in zip(found, alone, strict=True):
+        assert math.isnan(one.logp) or one.logp == pytest.approx(other.logp, abs=1e-4)
 
 
 # --- memory

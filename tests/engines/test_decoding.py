@@ -22,18 +22,6 @@ from tests.small_models import CONTEXT, make
 N = 12
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-
-    def made(architecture):
-        if not (folder / architecture).exists():
-            make(folder / architecture, architecture)
-        return folder / architecture
-
-    return made
-
-
 def decoder_at(path, *, tokens=None, kind=AutoModelForCausalLM):
     scorer = Scorer(kind.from_pretrained(path).eval(), CONTEXT, torch.device("cpu"))
     assert scorer.plain_reason is None

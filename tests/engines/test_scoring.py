@@ -27,7 +27,7 @@ from prefbench.engines.attention import NAME, packed_attention
 from prefbench.engines.base import EngineSettings, TokenRequest
 from prefbench.engines.scoring import Scorer
 from tests.asking import checkpoint_at
-from tests.small_models import CONFIGS, CONTEXT, make
+from tests.small_models import CONFIGS, CONTEXT
 
 PACKED = [
     *CONFIGS,
@@ -48,18 +48,6 @@ REFUSED = {
     "gemma_both_ways": "not causal",
     "roberta": "counts positions itself",
 }
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-
-    def made(architecture):
-        if not (folder / architecture).exists():
-            make(folder / architecture, architecture)
-        return folder / architecture
-
-    return made
 
 
 def model_at(path, dtype=torch.float32):

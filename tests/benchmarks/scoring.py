@@ -51,8 +51,8 @@ VOCABULARY = {"small": 8192, "large": 131_072}
 BATCH_SIZES = (1, 4, 8, 16, 32)
 PROCESS_BATCH_SIZE = {"cpu": 1}
 """Of lm-eval's whole commands; long prompts are fastest one by one on a CPU."""
-TRIED = 6
-"""Items on which lm-eval's batch size is chosen."""
+TRIED, TRIED_TEXTS = 6, 16
+"""Items on which lm-eval's batch size is chosen, to be scored and to be generated."""
 AT_ONCE = 32
 """Items that a run of ours scores at once."""
 N_CHECKPOINTS = 8
@@ -214,13 +214,11 @@ def theirs(lm: HFLM, items: Items, n_generated: int) -> list[Any]:
 def at_best(path: Path, items: Items, n_generated: int, device: str) -> HFLM:
     """lm-eval's model at its fastest batch size on a few items."""
     lm = HFLM(pretrained=str(path), dtype="float32", device=device, batch_size=1)
+    tried = items[: TRIED_TEXTS if n_generated else TRIED]
     seconds = {}
     for size in BATCH_SIZES:
         lm.batch_size_per_gpu = size
-        # Enough items to fill a batch of texts; a few steps tell.
-        tried = items[: max(TRIED, size if n_generated else 0)]
-        seconds[size] = timed(lambda tried=tried: theirs(lm, tried, min(n_generated, 8)))[0]
-        seconds[size] /= len(tried)
+        seconds[size] = timed(lambda: theirs(lm, tried, n_generated))[0]
     lm.batch_size_per_gpu = min(seconds, key=seconds.__getitem__)
     return lm
 

@@ -291,10 +291,18 @@ def one_side(side: str, row: Row, folder: Path, mirror: Path, device: str) -> No
     if side == "theirs":
         lm = HFLM(pretrained=str(path), dtype="float32", device=device, batch_size=4)
         seconds, found = timed(lambda: theirs(lm, items, 0))
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "gigabytes": peak_memory() / 1e9, "found": found}))
+
+
+def peak_memory() -> float:
+    """Bytes that this process had at most."""
     if torch.cuda.is_available():
-        used = torch.cuda.max_memory_allocated()
-    print(json.dumps({"seconds": seconds, "gigabytes": used / 1e9, "found": found}))
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage tells of a process begins with its parent's peak
+        (peak,) = (s for s in status.read_text().splitlines() if s.startswith("VmHWM"))
+        return float(peak.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 # --- whole processes

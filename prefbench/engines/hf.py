@@ -22,14 +22,7 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
     resolve_max_length,
 )
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from prefbench.checkpoints import tokenizer_folder
@@ -42,6 +35,7 @@ from prefbench.engines.base import (
     TokenRequest,
 )
 from prefbench.engines.decoding import Decoder
+from prefbench.engines.generation import StopStrings, by_transformers
 from prefbench.engines.scoring import Scorer
 from prefbench.errors import EngineError
 from prefbench.records import Checkpoint
@@ -221,7 +215,7 @@ class HFEngine(Engine):
         until = handle_stop_sequences(list(sampling.until), eos=end)
         longest = max(map(len, rows), default=0) + sampling.max_gen_toks
         if self._decodes_itself(sampling, longest):
-            stops = _StopStrings(self.tokenizer, until)
+            stops = StopStrings(self.tokenizer, until)
             texts = self._decoder.decode(
                 rows,
                 n_tokens=sampling.max_gen_toks,
@@ -232,7 +226,15 @@ class HFEngine(Engine):
             )
             generated = [(text.tokens, text.finite) for text in texts]
         else:
-            generated = self._generate_by_transformers(rows, until, sampling)
+            pad = self.tokenizer.pad_token_id
+            generated = by_transformers(
+                self.model,
+                self.tokenizer,
+                rows,
+                until,
+                sampling,
+                pad=self.eot_token_id if pad is None else pad,
+            )
         return [
             self._generation(tokens, until)._replace(
                 n_cut=max(0, len(prompt) - len(row)), finite=finite
@@ -253,40 +255,6 @@ class HFEngine(Engine):
             and self._decoder.plain_reason is None
             and longest <= self._scorer.longest_packed
         )
-
-    def _generate_by_transformers(
-        self, rows: Sequence[list[int]], until: Sequence[str], sampling: Sampling
-    ) -> list[tuple[list[int], bool]]:
-        """Tokens of each row, and whether their logits were numbers."""
-        width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        pad = self.eot_token_id if pad is None else pad
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        sampled = (
-            {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,
-            }
-            if sampling.temperature > 0
-            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        )
-        watch = _FiniteLogits()
-        torch.manual_seed(sampling.seed)
-        output = self.model.generate(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            max_new_tokens=sampling.max_gen_toks,
-            stopping_criteria=StoppingCriteriaList([_StopAtStrings(self.tokenizer, until, width)]),
-            pad_token_id=pad,
-            logits_processor=LogitsProcessorList([watch]),
-            **sampled,
-        )
-        n_beams = len(watch.finite) // len(rows)
-        finite = [all(watch.finite[i * n_beams : (i + 1) * n_beams]) for i in range(len(rows))]
-        return list(zip(output[:, width:].tolist(), finite, strict=True))
 
     def _generation(self, tokens: list[int], until: list[str]) -> Generation:
         """One row up to its own end: a row that ends before the others is padded or goes on."""
@@ -311,45 +279,6 @@ class HFEngine(Engine):
         named = self.model.generation_config.eos_token_id
         several = named if isinstance(named, list) else [named]
         return frozenset({self.eot_token_id, *(i for i in several if i is not None)})
-
-
-class _StopStrings:
-    """Which texts hold a stop string, however they were split into tokens."""
-
-    def __init__(self, tokenizer: Any, until: Sequence[str]) -> None:
-        self.tokenizer = tokenizer
-        self.until = [stop for stop in until if stop]
-        # At worst every byte is a token; two more, where a token holds the stop's beginning.
-        self.tail = max((len(stop.encode()) for stop in self.until), default=0) + 2
-
-    def are_met(self, texts: Sequence[Sequence[int]]) -> list[bool]:
-        tails = self.tokenizer.batch_decode([text[-self.tail :] for text in texts])
-        return [any(stop in tail for stop in self.until) for tail in tails]
-
-
-class _StopAtStrings(StoppingCriteria):
-    """Stops each row of transformers' own generation at its own stop string."""
-
-    def __init__(self, tokenizer: Any, until: Sequence[str], prompt_width: int) -> None:
-        self.strings = _StopStrings(tokenizer, until)
-        self.start = prompt_width
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        done = self.strings.are_met(input_ids[:, self.start :].tolist())
-        return torch.tensor(done, device=input_ids.device)
-
-
-class _FiniteLogits(LogitsProcessor):
-    """Remembers which rows had logits that are not numbers; greedy search would not say."""
-
-    def __init__(self) -> None:
-        self.finite: list[bool] = []
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        rows = (~scores.isnan().any(-1)).tolist()
-        before = self.finite or [True] * len(rows)
-        self.finite = [a and b for a, b in zip(before, rows, strict=True)]
-        return scores.nan_to_num() if not all(rows) else scores
 
 
 def _with_adapter(model: Any, folder: str, settings: EngineSettings) -> Any:

@@ -10,10 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from prefbench.engines import open_engine
+from prefbench.engines import hf, open_engine
 from prefbench.engines.base import EngineSettings, Sampling, TokenRequest
 from prefbench.engines.decoding import Decoder
-from prefbench.engines.hf import HFEngine
 from prefbench.engines.scoring import Scorer
 from tests.asking import checkpoint_at
 from tests.engines.test_scoring import PACKED
@@ -170,18 +169,18 @@ def test_a_model_that_decodes_otherwise_is_found_out(path, caplog):
 def tried(monkeypatch):
     """Which way texts were generated."""
     ways = []
-    decode, generate = Decoder.decode, HFEngine._generate_by_transformers
+    decode, generate = Decoder.decode, hf.by_transformers
 
     def decoded(self, prompts, **settings):
         ways.append("shared")
         return decode(self, prompts, **settings)
 
-    def generated(self, *args):
+    def generated(*args, **settings):
         ways.append("transformers")
-        return generate(self, *args)
+        return generate(*args, **settings)
 
     monkeypatch.setattr(Decoder, "decode", decoded)
-    monkeypatch.setattr(HFEngine, "_generate_by_transformers", generated)
+    monkeypatch.setattr(hf, "by_transformers", generated)
     return ways
 
 

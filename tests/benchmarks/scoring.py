@@ -51,7 +51,7 @@ VOCABULARY = {"small": 8192, "large": 131_072}
 BATCH_SIZES = (1, 4, 8, 16, 32)
 PROCESS_BATCH_SIZE = {"cpu": 1}
 """Of lm-eval's whole commands; long prompts are fastest one by one on a CPU."""
-TRIED, TRIED_TEXTS = 6, 16
+TRIED, TRIED_TEXTS = 6, 32
 """Items on which lm-eval's batch size is chosen, to be scored and to be generated."""
 AT_ONCE = 32
 """Items that a run of ours scores at once."""

@@ -97,20 +97,25 @@ MEMORY = {
         "131k vocabulary, ARC 25-shot, fixed shots", "arc_challenge_25shot", 8, model="large"
     ),
 }
-ACCURACY = (
+CHOICES = (
     ("arc_easy", 25),
     ("arc_easy", 0),
     ("arc_challenge", 25),
     ("arc_challenge", 0),
     ("hellaswag", 10),
     ("hellaswag", 0),
-    ("gsm8k", 5),
 )
 PROCESSES = {
     # title, tasks, items of each, checkpoints
     "cold": ("one item of ARC 25-shot, cold", (("arc_challenge", 25),), 1, 1),
     "eight": ("eight checkpoints, ARC 25-shot fixed", (("arc_challenge", 25),), 50, N_CHECKPOINTS),
-    "suite": ("eight checkpoints, accuracy part of the suite", ACCURACY, 20, N_CHECKPOINTS),
+    "choices": ("eight checkpoints, ARC and HellaSwag of the suite", CHOICES, 50, N_CHECKPOINTS),
+    "suite": (
+        "eight checkpoints, these and GSM8K, 512 tokens each",
+        (*CHOICES, ("gsm8k", 5)),
+        20,
+        N_CHECKPOINTS,
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from prefbench.engines.packing import KeptKeys, run_row
 from prefbench.engines.scoring import Scorer
 from prefbench.engines.stepping import OwnKeys, Piece, Step
 from prefbench.engines.tree import (
+    EVEN,
     NOTHING,
     Budget,
     Ints,
@@ -25,7 +26,6 @@ from prefbench.engines.tree import (
     n_common,
     node,
     rows,
-    without_start,
 )
 
 AreDone = Callable[[Sequence[Sequence[int]]], Sequence[bool]]
@@ -33,10 +33,10 @@ AreDone = Callable[[Sequence[Sequence[int]]], Sequence[bool]]
 
 SPARSE = 0.75
 """Finished texts leave the batch once fewer than this share goes on."""
-CHECKED = 4
-"""Tokens that the check decodes."""
 LEAST_SHARED = 32
 """A prefix is run by itself if that saves at least so many tokens."""
+CHECKED = 4
+"""Tokens that the check decodes."""
 
 
 @dataclass
@@ -194,13 +194,13 @@ def _run_shared(model: Any, kept: KeptKeys, prompts: Sequence[Ints], budget: Bud
     n_shared = min(len(prompt) for prompt in prompts) - 1  # the last token is asked what follows
     for prompt in prompts:
         n_shared = min(n_shared, n_common(prompt, prompts[0]))
-    known = min(n_shared, n_common(kept.chain, prompts[0]))
-    if (n_shared - known) * (len(prompts) - 1) < LEAST_SHARED:
-        n_shared = known
-    prefix = without_start(node(prompts[0][:n_shared]), known)
-    for row in rows(prefix, budget, known) if n_shared > known else ():
-        run_row(model, row, np.zeros(1, np.int32), kept)
-    kept.chain = kept.chain[:n_shared]
+    if n_shared * (len(prompts) - 1) < LEAST_SHARED:
+        return 0
+    even = n_shared // EVEN * EVEN
+    for low, high in ((0, even), (even, n_shared)):
+        for row in rows(node(prompts[0][low:high]), budget, low) if high > low else ():
+            if not kept.has(row):
+                run_row(model, row, np.zeros(1, np.int32), kept)
     return n_shared
 
 
@@ -220,7 +220,6 @@ def _run_prompts(
 
         logits = run_row(model, row, positions, kept, keep)
         found.update({p.text: logits[i] for i, p in enumerate(ends)})
-    kept.chain = kept.chain[:start]
     return own, torch.stack([found[i] for i in range(len(prompts))])
 
 

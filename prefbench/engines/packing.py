@@ -27,6 +27,8 @@ class KeptKeys:
     def __init__(self) -> None:
         self.chain: Ints = np.empty(0, np.int32)
         """Tokens whose keys and values hold."""
+        self._ends: list[int] = []
+        """Where the rows that made the chain ended."""
         self.windows: dict[int, int | None] = {}
         """Sliding window of each layer, as the model names it to its attention."""
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -53,10 +55,34 @@ class KeptKeys:
         keys, values = self._layers[layer]
         return keys[0, :, :n], values[0, :, :n]
 
+    def has(self, row: Row) -> bool:
+        """Whether the very same row has been run behind the same tokens.
+
+        Rows cut otherwise would do for the mathematics, but not to the last bit: what is computed
+        may not depend on what was computed before.
+        """
+        end = row.start + len(row.tokens)
+        bounds = [0, *self._ends]
+        return (
+            not len(row.scored.owners)
+            and (row.start, end) in itertools.pairwise(bounds)
+            and bool((self.chain[row.start : end] == row.tokens).all())
+        )
+
+    def extend(self, row: Row) -> None:
+        """Counts a row that is a chain among what is kept."""
+        self.chain = np.concatenate([self.chain, row.tokens])
+        self._ends.append(len(self.chain))
+
+    def cut(self, n: int) -> None:
+        """Keeps the rows within the first n tokens only."""
+        self._ends = [end for end in self._ends if end <= n]
+        self.chain = self.chain[: max(self._ends, default=0)]
+
     def clear(self) -> None:
         """Gives the memory back."""
         self._layers.clear()
-        self.chain = self.chain[:0]
+        self.cut(0)
 
 
 def _grown(like: torch.Tensor, start: int, end: int, old: torch.Tensor | None) -> torch.Tensor:
@@ -193,8 +219,8 @@ def run_row(
 
     The row's keys are written behind the first `row.start` tokens of `kept`.
     """
-    kept.chain = kept.chain[: row.start]
+    kept.cut(row.start)
     logits = forward(model, PackedRow(row, kept, on_keys), row.tokens, row.depths, positions)
     if row.is_chain:
-        kept.chain = np.concatenate([kept.chain, row.tokens])
+        kept.extend(row)
     return logits

@@ -22,7 +22,7 @@ from prefbench.engines.base import Logp, TokenRequest
 from prefbench.engines.checks import difference, is_out_of_memory, made_up, takes_positions
 from prefbench.engines.packing import KeptKeys, run_row
 from prefbench.engines.plain import bare, batches, plain_logps
-from prefbench.engines.tree import Budget, Line, Row, n_common, rows, tree, without_start
+from prefbench.engines.tree import Budget, Line, Row, rows, tree
 from prefbench.errors import EngineError
 
 TOKENS_AT_ONCE = {"cpu": 512, "cuda": 4096}
@@ -164,12 +164,10 @@ class Scorer:
 
     def _packed(self, lines: Sequence[Line]) -> Sums:
         sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
-        root = tree(lines)
-        known = n_common(self.kept.chain, root.tokens)
-        known = min([known, *root.scored.offsets.tolist()])
         with packed_attention(self.model):
-            for row in rows(without_start(root, known), self.budget, known):
-                self._run(row, sums, greedy)
+            for row in rows(tree(lines), self.budget):
+                if not self.kept.has(row):
+                    self._run(row, sums, greedy)
         return sums, greedy
 
     def _run(self, row: Row, sums: NDArray[np.float64], greedy: NDArray[np.bool_]) -> None:

@@ -15,6 +15,8 @@ Ints = NDArray[np.int32]
 
 MOST_LEVELS = 32
 """Branchings below one another; sequences that branch more often share no more."""
+EVEN = 64
+"""Shared prefixes are cut at multiples of this too, where other items' prefixes are cut alike."""
 LEAST_SHARED = 4
 """A prefix is run by itself if that saves a row's tokens divided by this."""
 
@@ -143,19 +145,11 @@ def _joined(parts: Sequence[Scored], shifts: Sequence[int] | None = None) -> Sco
     )
 
 
-def without_start(root: Node, n: int) -> Node:
-    """The tree below the first n tokens of its root, none of which is to be scored."""
-    if n == 0:
-        return root
-    rest = _part(root.scored, n, len(root.tokens))
-    return node(root.tokens[n:], rest, root.children)
-
-
 def rows(root: Node, budget: Budget, start: int = 0) -> Iterator[Row]:
     """The tree in rows, each right behind the prefix that was run last.
 
     A row stands behind the first `start` tokens of the rows that were chains since; so the rows
-    are to be run in order. `start` tokens before the root have been run already.
+    are to be run in order. The root stands behind `start` tokens.
     """
     yield from _visit([root], budget, start)
 
@@ -168,7 +162,7 @@ def _visit(forest: Sequence[Node], budget: Budget, start: int) -> Iterator[Row]:
     for one in large:
         depth, rest = start, [one]
         while len(rest) == 1 and _is_to_be_cut(rest[0], budget):
-            piece, rest = _cut(rest[0], budget)
+            piece, rest = _cut(rest[0], budget, depth)
             yield _row([piece], depth)
             depth += len(piece.tokens)
         if len(rest) == 1 and not _fits(rest[0], budget):
@@ -236,12 +230,15 @@ def _divided(one: Node, budget: Budget) -> list[Node]:
     return [node(first.tokens, scored, first.children), *divided[1:]]
 
 
-def _cut(one: Node, budget: Budget) -> tuple[Node, list[Node]]:
-    """The longest beginning of a node that fits, and what then remains of the tree."""
+def _cut(one: Node, budget: Budget, depth: int) -> tuple[Node, list[Node]]:
+    """A long beginning of a node that fits, and what then remains of the tree."""
     scored_at = np.unique(one.scored.offsets)
     end = min(len(one.tokens), budget.tokens)
     if len(scored_at) > budget.scored:
         end = min(end, int(scored_at[budget.scored]))
+    if one.children and end == len(one.tokens):
+        even = (depth + end) // EVEN * EVEN - depth
+        end = even if even > 0 else end
     piece = node(one.tokens[:end], _part(one.scored, 0, end))
     if end == len(one.tokens):
         return piece, list(one.children)

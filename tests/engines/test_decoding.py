@@ -107,8 +107,6 @@ def test_a_prefix_is_run_once_from_call_to_call(path):
     assert decoder.decode(prompts, n_tokens=1, are_done=never) == first
     assert sizes == [6]
     sizes.clear()
-    assert decoder.decode(prompts[2:3], n_tokens=1, are_done=never) == first[2:3]
-    assert sizes == [1]
     decoder.scorer.score([TokenRequest([5, 6, 7], [8, 9])])  # leaves another chain
     assert decoder.decode(prompts, n_tokens=1, are_done=never) == first
 

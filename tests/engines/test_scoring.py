@@ -206,6 +206,25 @@ def test_no_budget_changes_a_number(architecture, seed, path):
         assert [one.n_cut for one in mine] == [one.n_cut for one in plain]
 
 
+@pytest.mark.parametrize("tokens", [48, 16])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_numbers_do_not_depend_on_what_was_scored_before(architecture, tokens, path):
+    """Not to the last bit: a run that goes on after it was killed gives the same table."""
+    model = model_at(path(architecture))
+    calls = [few_shot_requests(0)[i : i + 9] for i in range(0, 60, 9)]
+    calls += [few_shot_requests(1)[:5], calls[0][:1], calls[0]]
+    alone = [scorer_of(model, tokens=tokens).score(call) for call in calls]
+    scorer = scorer_of(model, tokens=tokens)
+    rows = []
+    model.get_input_embeddings().register_forward_hook(lambda *args: rows.append(1))
+    assert [scorer.score(call) for call in calls] == alone
+    n_kept, rows[:] = len(rows), []
+    for call in calls:
+        scorer.release()
+        scorer.score(call)
+    assert n_kept < len(rows)  # and yet something was used again
+
+
 def test_cut_tokens_are_counted(path):
     requests = few_shot_requests()
     cuts = [one.n_cut for one in scorer_of(model_at(path("llama"))).score(requests)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prefbench.engines.packing import blocks
-from prefbench.engines.tree import Budget, Line, Row, n_common, rows, tree, without_start
+from prefbench.engines.tree import EVEN, Budget, Line, Row, rows, tree
 
 
 def line(context, continuation):
@@ -20,12 +20,11 @@ def past(row: Row, chain, position):
     return [*chain[: row.start], *row.tokens[seen].tolist()]
 
 
-def run(lines, budget, start=0):
+def run(lines, budget):
     """What is scored, each with the tokens before it, and how many tokens are run."""
-    root = tree(lines)
-    chain = root.tokens[:start].tolist()
+    chain = []
     scored, n_tokens = [], 0
-    for row in rows(without_start(root, start), budget, start):
+    for row in rows(tree(lines), budget):
         assert 0 < len(row.tokens) <= max(budget.tokens, 1)
         assert len(np.unique(row.scored.offsets)) <= budget.scored
         n_tokens += len(row.tokens)
@@ -71,18 +70,14 @@ def test_every_target_is_scored_once_behind_its_own_past(seed):
     assert sorted(scored) == sorted(expected(lines))
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_beginning_that_has_been_run_is_not_run_again(seed):
-    rng = np.random.default_rng(seed)
-    prefix = rng.integers(0, 9, 40)
-    lines = [line([*prefix, *rng.integers(0, 9, 5)], rng.integers(0, 9, 3)) for _ in range(8)]
-    start = n_common(np.array(prefix, np.int32), tree(lines).tokens)
-    assert start == 40
-    budget = Budget(32, 32)
-    scored, n_tokens = run(lines, budget, start)
-    _, n_all = run(lines, budget)
-    assert sorted(scored) == sorted(expected(lines))
-    assert n_all == n_tokens + 40
+def test_prefixes_are_cut_where_those_of_other_items_are():
+    shots = list(range(200))
+    cuts = []
+    for more in ([], [7], [7, 8, 9]):  # what the items' own beginnings happen to share
+        lines = [line([*shots, *more, 300 + item], [1, 2]) for item in range(40)]
+        found = [r for r in rows(tree(lines), Budget(96, 100)) if not len(r.scored.owners)]
+        cuts.append([(r.start, r.start + len(r.tokens)) for r in found])
+    assert cuts[0][:2] == cuts[1][:2] == cuts[2][:2] == [(0, 96), (96, 3 * EVEN)]
 
 
 def test_shared_prefixes_are_run_once():

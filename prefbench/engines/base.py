@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -92,6 +93,11 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return hashlib.sha256(str(template).encode()).hexdigest() if template else None
 
     @property
+    def n_vocabulary(self) -> int | None:
+        """Token ids that the weights know, where that is known."""
+        return None
+
+    @property
     @abstractmethod
     def max_length(self) -> int:
         """Longest context and answer together, in tokens."""
@@ -109,11 +115,20 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         """
 
     @abstractmethod
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] = ()
+    ) -> list[Generation]:
         """A text per prompt, in order; a prompt that leaves no room is cut from the left.
 
+        Args:
+            prompts: token ids; several samples of a prompt are as many prompts.
+            sampling: how it is generated.
+            seeds: of each prompt's text where it is drawn, which then depends on nothing else;
+                by default `sampling.seed` and the numbers after it.
+
         Raises:
-            EngineError: `max_gen_toks` alone fills the context length.
+            EngineError: `max_gen_toks` alone fills the context length, or a prompt has an id that
+                is none of the vocabulary.
         """
 
     def encode(
@@ -141,10 +156,22 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             return "the answer has no tokens"
         if not len(request.context):
             return "there is no token before the answer"
+        if reason := self.check_prompt(request.context) or self.check_prompt(request.continuation):
+            return reason
         if len(request.continuation) > self.max_length:
             return (
                 f"the answer has {len(request.continuation)} tokens, "
                 f"the context length is {self.max_length}"
+            )
+        return None
+
+    def check_prompt(self, ids: Sequence[int]) -> str | None:
+        """Why token ids cannot be asked about, if they cannot."""
+        n = self.n_vocabulary
+        if n is not None and len(ids) and (highest := int(np.max(ids))) >= n:
+            return (
+                f"the tokenizer gives the id {highest}, the model has {n}; resize its embeddings "
+                "to the tokenizer"
             )
         return None
 

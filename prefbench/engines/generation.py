@@ -22,6 +22,7 @@ def by_transformers(
     prompts: Sequence[Sequence[int]],
     until: Sequence[str],
     sampling: Sampling,
+    seeds: Sequence[int],
     *,
     pad: int,
 ) -> list[tuple[list[int], bool]]:
@@ -40,7 +41,7 @@ def by_transformers(
         else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     )
     watch = _FiniteLogits()
-    torch.manual_seed(sampling.seed)
+    torch.manual_seed(seeds[0])
     output = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),

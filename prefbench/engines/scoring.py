@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prefbench.engines.attention import (
     cannot_pack,
     depends_on_length,
+    heed_caps,
     longest_packed,
     packed_attention,
 )
@@ -48,6 +49,7 @@ class Scorer:
     """
 
     def __init__(self, model: Any, max_length: int, device: torch.device) -> None:
+        heed_caps(model)
         self.model = model
         self.max_length = max_length
         self.kept = KeptKeys()

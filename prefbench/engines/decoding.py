@@ -1,18 +1,20 @@
-"""Greedy generation of many texts at once, behind a prefix that is run and kept once."""
+"""Generation of many texts at once, behind a prefix that is run and kept once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from prefbench.engines.attention import forward, packed_attention
+from prefbench.engines.base import Sampling
 from prefbench.engines.checks import difference, is_out_of_memory, made_up
+from prefbench.engines.drawing import Draws
 from prefbench.engines.packing import KeptKeys, run_row
 from prefbench.engines.scoring import Scorer
 from prefbench.engines.stepping import OwnKeys, Piece, Step
@@ -37,6 +39,7 @@ LEAST_SHARED = 32
 """A prefix is run by itself if that saves at least so many tokens."""
 CHECKED = 4
 """Tokens that the check decodes."""
+GREEDY = Sampling()
 
 
 @dataclass
@@ -56,21 +59,46 @@ class Decoder:
 
     @torch.inference_mode()
     def decode(
-        self, prompts: Sequence[Sequence[int] | Ints], *, n_tokens: int, are_done: AreDone
+        self,
+        prompts: Sequence[Sequence[int] | Ints],
+        *,
+        n_tokens: int,
+        are_done: AreDone,
+        sampling: Sampling = GREEDY,
+        seeds: Sequence[int] = (),
     ) -> list[Text]:
-        """Texts of `greedy`; prompts that together do not fit into memory are run in halves.
+        """Texts of `write`; prompts that together do not fit into memory are run in halves.
+
+        Args:
+            prompts: token ids, each at least one.
+            n_tokens: most tokens of a text, at least 1.
+            are_done: which texts have ended by themselves.
+            sampling: whose temperature, top_k and top_p are heeded.
+            seeds: of each prompt's text where the temperature is above 0.
 
         Raises:
             EngineError: not even one prompt fits in very small passes.
         """
+
+        def some(chosen: Sequence[int]) -> list[Text]:
+            return self.decode(
+                [prompts[i] for i in chosen],
+                n_tokens=n_tokens,
+                are_done=are_done,
+                sampling=sampling,
+                seeds=[seeds[i] for i in chosen] if seeds else (),
+            )
+
+        every = range(len(prompts))
         try:
-            texts = greedy(
+            texts = write(
                 self.scorer.model,
                 self.scorer.kept,
                 [np.asarray(prompt, np.int32) for prompt in prompts],
                 n_tokens=n_tokens,
                 are_done=are_done,
                 budget=self.scorer.budget,
+                draws=Draws(sampling, seeds) if sampling.temperature > 0 else None,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -78,25 +106,14 @@ class Decoder:
             if len(prompts) == 1:
                 self.scorer.shrink(error)
         else:
-            return self._apart(prompts, texts, n_tokens=n_tokens, are_done=are_done)
+            # A prompt that overflows makes those in its row no numbers, although they do not see
+            # it: those are written once more, each alone.
+            lost = [i for i in every if len(texts) > 1 and not texts[i].finite]
+            again = {i: some([i])[0] for i in lost}
+            return [again.get(i, text) for i, text in enumerate(texts)]
         self.scorer.release()
         half = len(prompts) // 2
-        parts = [part for part in (prompts[:half], prompts[half:]) if part]
-        decode = partial(self.decode, n_tokens=n_tokens, are_done=are_done)
-        return [text for part in parts for text in decode(part)]
-
-    def _apart(
-        self, prompts: Sequence[Sequence[int] | Ints], texts: Sequence[Text], **settings: Any
-    ) -> list[Text]:
-        """The texts, those that are no numbers once more alone.
-
-        A prompt that overflows makes those in its row no numbers, although they do not see it.
-        """
-        lost = [i for i, text in enumerate(texts) if not text.finite]
-        if len(texts) == 1:
-            return list(texts)
-        again = {i: self.decode([prompts[i]], **settings)[0] for i in lost}
-        return [again.get(i, text) for i, text in enumerate(texts)]
+        return [text for part in (every[:half], every[half:]) if part for text in some(part)]
 
     @cached_property
     def plain_reason(self) -> str | None:
@@ -130,7 +147,7 @@ class Decoder:
         return difference(np.array([text.logp for text in texts]), plain, dtype)
 
 
-def greedy(
+def write(
     model: Any,
     kept: KeptKeys,
     prompts: Sequence[Ints],
@@ -138,6 +155,7 @@ def greedy(
     n_tokens: int,
     are_done: AreDone,
     budget: Budget,
+    draws: Draws | None = None,
 ) -> list[Text]:
     """Texts of at most `n_tokens` tokens, each up to where it is done, in order.
 
@@ -148,14 +166,15 @@ def greedy(
         n_tokens: most tokens of a text, at least 1; a text that is no numbers ends at once.
         are_done: which texts have ended by themselves.
         budget: of a forward pass over prompts.
+        draws: the texts' tokens are drawn by it; without, the highest logit is taken.
     """
     with packed_attention(model):
         n_shared = _run_shared(model, kept, prompts, budget)
-        own, logits = _run_prompts(model, kept, [p[n_shared:] for p in prompts], n_shared, budget)
+        own, logits = _run_distinct(model, kept, [p[n_shared:] for p in prompts], n_shared, budget)
         texts = [Text() for _ in prompts]
         batch, going = list(range(len(texts))), set(range(len(texts)))
         while True:
-            _extend([texts[i] for i in batch], [i in going for i in batch], logits)
+            _extend(texts, batch, going, logits, draws)
             going &= {i for i in going if len(texts[i].tokens) < n_tokens and texts[i].finite}
             alive = sorted(going)
             ended = are_done([texts[i].tokens for i in alive]) if alive else []
@@ -173,17 +192,27 @@ def greedy(
             own.lengths += 1
 
 
-def _extend(texts: Sequence[Text], going: Sequence[bool], logits: torch.Tensor) -> None:
-    """Adds to each text that goes on the token that has the highest logit."""
+def _extend(
+    texts: Sequence[Text],
+    batch: Sequence[int],
+    going: Collection[int],
+    logits: torch.Tensor,
+    draws: Draws | None,
+) -> None:
+    """Adds a token to each text of the batch that goes on, by its row of logits."""
     logits = logits.float()
     finite = ~logits.isnan().any(-1)
     logits = logits.nan_to_num() if not bool(finite.all()) else logits
     best, tokens = logits.max(-1)
+    if draws is not None:
+        tokens = draws.tokens(logits, batch)
+        best = logits.gather(-1, tokens[:, None])[:, 0]
     logps = best - logits.logsumexp(-1)
-    for text, goes, token, logp, number in zip(
-        texts, going, tokens.tolist(), logps.tolist(), finite.tolist(), strict=True
+    for i, token, logp, number in zip(
+        batch, tokens.tolist(), logps.tolist(), finite.tolist(), strict=True
     ):
-        if goes:
+        if i in going:
+            text = texts[i]
             text.tokens.append(token)
             text.logp += logp if number else math.nan
             text.finite &= number
@@ -202,6 +231,20 @@ def _run_shared(model: Any, kept: KeptKeys, prompts: Sequence[Ints], budget: Bud
             if not kept.has(row):
                 run_row(model, row, np.zeros(1, np.int32), kept)
     return n_shared
+
+
+def _run_distinct(
+    model: Any, kept: KeptKeys, prompts: Sequence[Ints], start: int, budget: Budget
+) -> tuple[OwnKeys, torch.Tensor]:
+    """As `_run_prompts`, which runs a prompt once however many texts are wanted behind it."""
+    firsts: dict[bytes, int] = {}
+    places = [firsts.setdefault(prompt.tobytes(), len(firsts)) for prompt in prompts]
+    if len(firsts) == len(prompts):
+        return _run_prompts(model, kept, prompts, start, budget)
+    distinct = [prompts[places.index(place)] for place in range(len(firsts))]
+    own, logits = _run_prompts(model, kept, distinct, start, budget)
+    own.keep(places)
+    return own, logits[places]
 
 
 def _run_prompts(

@@ -1,4 +1,4 @@
-"""Generation by transformers: sampling, and what checkpoints ask for beyond greedy search."""
+"""Generation by transformers: whatever checkpoints ask for beyond greedy search and sampling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ def by_transformers(
     *,
     pad: int,
 ) -> list[tuple[list[int], bool]]:
-    """Tokens behind each prompt, and whether their logits were numbers."""
+    """Tokens behind each prompt, and whether their logits were numbers.
+
+    Where they are drawn, each prompt is run alone: transformers has one seed for all rows.
+    """
+    if sampling.temperature > 0 and len(prompts) > 1:
+        return [
+            row
+            for prompt, seed in zip(prompts, seeds, strict=True)
+            for row in by_transformers(model, tokenizer, [prompt], until, sampling, [seed], pad=pad)
+        ]
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])

@@ -48,6 +48,11 @@ WITHOUT_EFFECT = {
     "_from_model_config",
 }
 """Settings of a checkpoint's generation that greedy search with our own stops does not heed."""
+HEEDED_IN_DRAWING = {"min_p", "typical_p"}
+"""Of those, the ones that transformers heeds where the temperature is above 0.
+
+Temperature, top_p and top_k are the task's and never the checkpoint's.
+"""
 
 
 class HFEngine(TextEngine):
@@ -100,42 +105,49 @@ class HFEngine(TextEngine):
         sampling: Sampling,
         seeds: Sequence[int],
     ) -> list[tuple[list[int], bool]]:
-        longest = max(map(len, prompts), default=0) + sampling.max_gen_toks
-        if self._decodes_itself(sampling, longest):
+        # Each prompt by itself, as the two ways draw different texts from one seed.
+        shared = self._decodes_itself(sampling)
+        room = self._scorer.longest_packed - sampling.max_gen_toks
+        ours = [i for i, prompt in enumerate(prompts) if shared and len(prompt) <= room]
+        theirs = sorted(set(range(len(prompts))) - set(ours))
+        found: dict[int, tuple[list[int], bool]] = {}
+        if ours:
             stops = StopStrings(self.tokenizer, until)
             texts = self._decoder.decode(
-                prompts,
+                [prompts[i] for i in ours],
                 n_tokens=sampling.max_gen_toks,
                 are_done=lambda some: [
                     text[-1] in self.end_ids or stop
                     for text, stop in zip(some, stops.are_met(some), strict=True)
                 ],
+                sampling=sampling,
+                seeds=[seeds[i] for i in ours],
             )
-            return [(text.tokens, text.finite) for text in texts]
-        pad = self.tokenizer.pad_token_id
-        return by_transformers(
-            self.model,
-            self.tokenizer,
-            prompts,
-            until,
-            sampling,
-            seeds,
-            pad=self.eot_token_id if pad is None else pad,
-        )
+            found.update(zip(ours, ((text.tokens, text.finite) for text in texts), strict=True))
+        if theirs:
+            pad = self.tokenizer.pad_token_id
+            rows = by_transformers(
+                self.model,
+                self.tokenizer,
+                [prompts[i] for i in theirs],
+                until,
+                sampling,
+                [seeds[i] for i in theirs],
+                pad=self.eot_token_id if pad is None else pad,
+            )
+            found.update(zip(theirs, rows, strict=True))
+        return [found[i] for i in range(len(prompts))]
 
-    def _decodes_itself(self, sampling: Sampling, longest: int) -> bool:
-        """Whether generation is plain greedy search that can share prefixes.
+    def _decodes_itself(self, sampling: Sampling) -> bool:
+        """Whether generation is a plain search or plain sampling that can share prefixes.
 
         A checkpoint's own generation configuration may ask for more, for example a penalty of
         repetitions; transformers knows all of that.
         """
         asked = {k for k, v in self.generation_config.to_diff_dict().items() if v is not None}
-        return (
-            sampling.temperature == 0
-            and asked <= WITHOUT_EFFECT
-            and self._decoder.plain_reason is None
-            and longest <= self._scorer.longest_packed
-        )
+        drawn = sampling.temperature > 0
+        heeded = asked - (WITHOUT_EFFECT - HEEDED_IN_DRAWING if drawn else WITHOUT_EFFECT)
+        return not heeded and self._decoder.plain_reason is None
 
 
 def _with_adapter(model: Any, folder: str, settings: EngineSettings) -> Any:

@@ -54,7 +54,7 @@ class OwnKeys:
         return places[0][:, :, :n], places[1][:, :, :n]
 
     def keep(self, texts: Sequence[int]) -> None:
-        """Forgets all other texts."""
+        """Forgets all other texts; one that is named twice is there twice."""
         self.lengths = self.lengths[texts]
         n = int(self.lengths.max())
         for layer, places in self._layers.items():

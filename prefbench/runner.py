@@ -129,6 +129,7 @@ def _write_plan(
                 "cell": cell.cell,
                 "checkpoint": cell.checkpoint.name,
                 "task": cell.task.name,
+                "sweep": cell.task.sweep,
                 "shown": list(cell.task.recipe.metrics),
                 "missing": cell.planned.missing,
                 "identity": cell.identity,

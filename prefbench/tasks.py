@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prefbench.data import Source
 from prefbench.errors import DataError, TaskError
+from prefbench.sweeps import refusal, suffix, sweep, sweep_refusal
 
 Fewshot = Literal["fixed", "parity"]
+Temperature = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -25,7 +28,8 @@ class Recipe(BaseModel):
 
     `metrics` are the columns a table shows first. `pairs` marks documents with chosen and rejected
     texts. `fewshot_fallback` names the split that examples come from where a mirror lacks the
-    few-shot split. `supplied` says how a user gets data that the hub does not have.
+    few-shot split. `supplied` says how a user gets data that the hub does not have. `temperatures`
+    make several tasks of one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +39,16 @@ class Recipe(BaseModel):
     metrics: tuple[str, ...] = ()
     fewshot_fallback: str | None = None
     supplied: str | None = None
+    temperatures: tuple[Temperature, ...] = ()
+
+    @field_validator("temperatures")
+    @classmethod
+    def _differ(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        names = [suffix(one) for one in temperatures]
+        for one, name in zip(temperatures, names, strict=True):
+            if names.count(name) > 1:
+                raise ValueError(f"{one:g} is there twice")
+        return temperatures
 
 
 class SuiteRecipe(BaseModel):
@@ -76,12 +90,16 @@ class Function:
 
 @dataclass(frozen=True)
 class Task:
-    """An lm-eval task and our recipe for it; `config` is the YAML with its includes resolved."""
+    """An lm-eval task and our recipe for it; `config` is the YAML with its includes resolved.
+
+    `sweep` names the task of the YAML where this one is it at one temperature of several.
+    """
 
     name: str
     config: Mapping[str, Any]
     recipe: Recipe
     file: Path
+    sweep: str = ""
 
     @property
     def n_shots(self) -> int:
@@ -91,6 +109,11 @@ class Task:
     def kind(self) -> str:
         """lm-eval's output type."""
         return str(self.config["output_type"])
+
+    @property
+    def n_texts(self) -> int:
+        """Texts that are generated for an item: lm-eval's `repeats`."""
+        return int(self.config.get("repeats") or 1)
 
     @property
     def eval_split(self) -> str:
@@ -147,9 +170,10 @@ def load_index(folders: Sequence[Path]) -> tuple[dict[str, Task], dict[str, Suit
     """All tasks and suites of some folders; a later folder's task replaces one of the same name.
 
     Raises:
-        TaskError: a YAML file that cannot be read, has unknown keys in our block, or names no task.
+        TaskError: a YAML file that cannot be read, has unknown keys in our block, names no task, or
+            asks for texts that cannot be drawn so.
     """
-    tasks: dict[str, Task] = {}
+    found: dict[str, list[Task]] = {}
     suites: dict[str, Suite] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -161,25 +185,26 @@ def load_index(folders: Sequence[Path]) -> tuple[dict[str, Task], dict[str, Suit
             if "group" in config:
                 suites[str(config["group"])] = _suite(config, file)
             else:
-                task = _task(config, file)
-                tasks[task.name] = task
-    return tasks, suites
+                several = _tasks(config, file)
+                found[config["task"]] = several
+    return {task.name: task for several in found.values() for task in several}, suites
 
 
 def load_tasks(names: Sequence[str], folders: Sequence[Path]) -> list[tuple[Task, int | None]]:
-    """Tasks by name or by suite, each with the limit that its suite sets.
+    """Tasks by name, by sweep or by suite, each with the limit that its suite sets.
 
     Raises:
-        TaskError: a name that is neither a task nor a suite, with the nearest names.
+        TaskError: a name that is none of these, with the nearest names.
     """
     tasks, suites = load_index(folders)
     wanted: dict[str, int | None] = {}
     for name in names:
         if name in suites:
             for member in suites[name].tasks:
-                wanted.setdefault(_known(member, tasks, suites), suites[name].recipe.limit)
+                for meant in _meant(member, tasks, suites):
+                    wanted.setdefault(meant, suites[name].recipe.limit)
         else:
-            wanted[_known(name, tasks, suites)] = None
+            wanted.update(dict.fromkeys(_meant(name, tasks, suites)))
     return [(tasks[name], limit) for name, limit in wanted.items()]
 
 
@@ -207,22 +232,41 @@ def shot_split(task: Task, source: Source) -> str | None:
     )
 
 
-def _known(name: str, tasks: Mapping[str, Task], suites: Mapping[str, Suite]) -> str:
-    if name in tasks:
-        return name
+def _meant(name: str, tasks: Mapping[str, Task], suites: Mapping[str, Suite]) -> list[str]:
+    """The task of a name, or those of a sweep."""
+    swept = [task.name for task in tasks.values() if task.sweep == name]
+    if name in tasks or swept:
+        return [name] if name in tasks else swept
     import difflib
 
-    near = difflib.get_close_matches(name, [*tasks, *suites], n=3, cutoff=0.5)
+    known = dict.fromkeys([*tasks, *(t.sweep for t in tasks.values() if t.sweep), *suites])
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise TaskError(f"no task or suite is named {name!r}; {hint}`prefbench tasks` lists them")
 
 
-def _task(config: dict[str, Any], file: Path) -> Task:
+def _tasks(config: dict[str, Any], file: Path) -> list[Task]:
+    """The task of a YAML file, or one for each of its temperatures."""
     if not isinstance(config.get("task"), str):
         raise TaskError(f"{file}: no `task:` name (a file to include begins with an underscore)")
     if "output_type" not in config or "dataset_path" not in config:
         raise TaskError(f"{file}: a task needs output_type and dataset_path")
-    return Task(config["task"], config, _checked(Recipe, config, file), file)
+    recipe = _checked(Recipe, config, file)
+    if not recipe.temperatures:
+        return [_task(config, recipe, file)]
+    if reason := sweep_refusal(config):
+        raise TaskError(f"{file}: metadata.prefbench.temperatures: {reason}")
+    one = recipe.model_copy(update={"temperatures": ()})
+    return [
+        dataclasses.replace(_task(each, one, file), sweep=config["task"])
+        for each in sweep(config, recipe.temperatures)
+    ]
+
+
+def _task(config: dict[str, Any], recipe: Recipe, file: Path) -> Task:
+    if reason := refusal(config):
+        raise TaskError(f"{file}: {reason}")
+    return Task(config["task"], config, recipe, file)
 
 
 def _suite(config: dict[str, Any], file: Path) -> Suite:

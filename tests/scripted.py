@@ -73,6 +73,8 @@ class ScriptedEngine(Engine):
         n_cut = max(0, len(request.context) + len(request.continuation) - self.max_length - 1)
         return Logp(logp, False, n_cut)
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] = ()
+    ) -> list[Generation]:
         texts = [self.replies[self.text(prompt)] for prompt in prompts]
         return [Generation(text, len(text), True) for text in texts]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from prefbench.metrics import PAIR_METRICS, metric_named, metrics_of
+from prefbench.stats.bootstrap import Resampling
+from prefbench.stats.estimates import estimate, wilson_interval
 
 # Two items: three chosen texts in all (4 + 6 tokens), three rejected ones (5 + 10 tokens).
 ITEMS = {
@@ -139,6 +141,34 @@ def test_lm_evals_metrics_are_means_in_lm_evals_direction():
         "unfinished": False,
     }
     assert metrics["acc"].statistic(np.array([3.0, 4.0])) == 0.75
+
+
+@pytest.mark.parametrize("suffix", ["", ",some-filter"])
+def test_the_best_of_several_texts_is_a_metric_of_its_own(suffix):
+    names = [f"exact_match@best_of_4{suffix}", f"loss@best_of_16{suffix}"]
+    share, loss = metrics_of(names, {"exact_match": True, "loss": False}).values()
+    assert (share.name, share.unit, share.higher_is_better) == (names[0], "percent", True)
+    assert share.proportion
+    assert share.title == f"{names[0]} ↑"
+    assert (loss.name, loss.unit, loss.higher_is_better) == (names[1], "number", False)
+    assert metric_named(names[0]) == share
+    # lm-eval has names with an @ too.
+    (passed,) = metrics_of(["pass@1"], {"pass@1": True}).values()
+    assert (passed.name, passed.higher_is_better) == ("pass@1", True)
+
+
+def test_a_share_of_several_texts_is_never_certain_at_its_end():
+    """All of 20 items with 4 right texts of 4 are no more certain than 20 with one of one."""
+    metric = metric_named("exact_match")
+    table = np.column_stack([np.ones(20), np.ones(20)])
+    found = estimate(
+        table,
+        metric.statistic,
+        resampling=Resampling(np.arange(20), seed=0),
+        proportion=metric.proportion,
+    )
+    assert (found.value, found.high, found.method) == (1.0, 1.0, "wilson")
+    assert found.low == wilson_interval(20, 20, 0.95)[0] < 0.85
 
 
 @pytest.mark.parametrize("suffix", ["", ",some-filter"])

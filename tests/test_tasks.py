@@ -37,9 +37,9 @@ CAUSAL = [
 class Parrot(ScriptedEngine):
     """Says the same to everything, so that tasks that generate have answers too."""
 
-    def generate(self, prompts, sampling):
+    def generate(self, prompts, sampling, seeds=()):
         self.replies = {self.text(prompt): "It is 3.\n#### 3" for prompt in prompts}
-        return super().generate(prompts, sampling)
+        return super().generate(prompts, sampling, seeds)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,11 @@ def mirror_of(real_data, small_zoo, tmp_path_factory):
 
 def test_all_yaml_files_are_tasks_suites_or_included():
     files = {file for file in tasks_folder().rglob("*.yaml") if not file.name.startswith("_")}
-    assert len(files) == len(TASKS) + len(SUITES) >= 20
-    assert {task.file for task in TASKS.values()} < files
+    tasks = {task.file for task in TASKS.values()}
+    assert tasks < files
+    assert len(files) == len(tasks) + len(SUITES) >= 20
     for task in TASKS.values():
-        assert task.file.stem == task.name
+        assert task.file.stem == (task.sweep or task.name)
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -229,11 +230,11 @@ def test_an_include_loop(own, tmp_path):
 
 
 def test_two_may_include_the_same(own, tmp_path):
-    own("_c.yaml", "num_fewshot: 3\nrepeats: 2")
+    own("_c.yaml", "num_fewshot: 3\nprocess_docs: null")
     own("_a.yaml", "include: _c.yaml\nnum_fewshot: 4")
     own("own.yaml", "include: [_a.yaml, _c.yaml]\n" + OWN)
     config = load_index([tmp_path])[0]["own"].config
-    assert (config["num_fewshot"], config["repeats"]) == (3, 2)
+    assert (config["num_fewshot"], config["process_docs"]) == (3, None)
 
 
 def test_a_suite_may_name_one_task_and_must_name_known_ones(own, tmp_path):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lm_eval.api.filter import FilterEnsemble
 from lm_eval.api.instance import Instance
+from lm_eval.filters.selection import TakeFirstFilter
 
 from prefbench.engines.base import Engine, TokenRequest
 from prefbench.measures.items import Item
 from prefbench.measures.requests import Requests
+from prefbench.metrics import BEST_OF
 from prefbench.records import Answer, Record
 
 NOT_FINITE = "the log-prob is not a finite number"
@@ -80,21 +83,40 @@ def _scored_answer(
 
 def _generate(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
     assert requests.sampling is not None
-    sampling = dataclasses.replace(requests.sampling, seed=requests.sampling.seed + batch[0])
-    texts = engine.generate([requests.tokens(index)[0].context for index in batch], sampling)
+    n = requests.task.n_texts
+    texts = engine.generate(
+        [requests.tokens(index)[0].context for index in batch for _ in range(n)],
+        requests.sampling,
+        [seed_of(requests.sampling.seed, index, k) for index in batch for k in range(n)],
+    )
     return [
         Answer(
             index,
-            texts=(one.text,),
-            n_tokens=(one.n_tokens,),
-            n_bytes=(len(one.text.encode()),),
-            n_cut=one.n_cut,
-            unfinished=(not one.finished,),
+            texts=tuple(one.text for one in several),
+            n_tokens=tuple(one.n_tokens for one in several),
+            n_bytes=tuple(len(one.text.encode()) for one in several),
+            n_cut=several[0].n_cut,
+            unfinished=tuple(not one.finished for one in several),
         )
-        if one.finite
+        if all(one.finite for one in several)
         else Answer(index, reason=NOT_FINITE)
-        for index, one in zip(batch, texts, strict=True)
+        for i, index in enumerate(batch)
+        for several in [texts[i * n : (i + 1) * n]]
     ]
+
+
+def seed_of(task_seed: int, item: int, sample: int) -> int:
+    """The seed of one text, below 2**31: the same whatever else is asked, and in whatever batches.
+
+    Checkpoints and temperatures share it, so that they differ by less chance.
+
+    Args:
+        task_seed: `seed` of the task's generation_kwargs, 0 by default.
+        item: its place in the data.
+        sample: which text of the item, from 0.
+    """
+    digest = hashlib.sha256(f"{task_seed} {item} {sample}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
 
 
 def item_metrics(requests: Requests, answers: Sequence[Answer]) -> Iterator[Record]:
@@ -102,6 +124,10 @@ def item_metrics(requests: Requests, answers: Sequence[Answer]) -> Iterator[Reco
 
     A metric that lm-eval gives as (value, weight) becomes two quantities, `name.value` and
     `name.weight`. An item without an answer has its reason under the quantity `answer`.
+
+    Where an item has several texts and a filter pipeline would take the first of n that reach its
+    end, a quantity is the mean over these n: what the first alone estimates. The best of them is
+    `name@best_of_<n>`. Pipelines that make one of all texts (a majority vote) are lm-eval's.
     """
     for answer in answers:
         if answer.reason:
@@ -121,29 +147,47 @@ def _lm_eval_metrics(requests: Requests, item: Item, answer: Answer) -> dict[str
     harness = requests.harness
     responses: list[Any]
     if answer.texts:
-        responses = [answer.texts[0]]
+        responses = [list(answer.texts)]
     elif requests.task.kind == "loglikelihood_rolling":
-        responses = [answer.logps[0]]
+        responses = [[answer.logps[0]]]
     else:
-        responses = list(zip(answer.logps, answer.greedy, strict=True))
+        responses = [[one] for one in zip(answer.logps, answer.greedy, strict=True)]
     instances = [
-        Instance(requests.task.kind, dict(item.fields), (), i, resps=[response])
-        for i, response in enumerate(responses)
+        Instance(requests.task.kind, dict(item.fields), (), i, resps=several)
+        for i, several in enumerate(responses)
     ]
+    better = harness.higher_is_better()
     quantities: dict[str, float] = {}
     for pipeline in harness._filters:
-        pipeline.apply(instances)
-        filtered = [instance.filtered_resps[pipeline.name] for instance in instances]
         suffix = "" if pipeline.name == "none" else f",{pipeline.name}"
-        for name, value in harness.process_results(item.fields, filtered).items():
-            if isinstance(value, tuple):
-                quantities[f"{name}{suffix}.value"] = float(value[0])
-                quantities[f"{name}{suffix}.weight"] = float(value[1])
-            else:
-                quantities[f"{name}{suffix}"] = float(value)
+        scores = [harness.process_results(item.fields, each) for each in _each(pipeline, instances)]
+        for name in scores[0]:
+            values = [score[name] for score in scores]
+            if isinstance(values[0], tuple):
+                quantities[f"{name}{suffix}.value"] = _mean([value for value, _ in values])
+                quantities[f"{name}{suffix}.weight"] = _mean([weight for _, weight in values])
+                continue
+            quantities[f"{name}{suffix}"] = _mean(values)
+            if len(values) > 1 and name in better:
+                best = max(values) if better[name] else min(values)
+                quantities[f"{name}{BEST_OF}{len(values)}{suffix}"] = float(best)
     if answer.unfinished:
-        quantities["unfinished"] = float(answer.unfinished[0])
+        quantities["unfinished"] = _mean(answer.unfinished)
     return quantities
+
+
+def _each(pipeline: FilterEnsemble, instances: Sequence[Instance]) -> list[list[Any]]:
+    """What lm-eval's metrics are given of an item: once, or once for each of its texts."""
+    takes_first = any(last.func is TakeFirstFilter for last in pipeline.filters[-1:])
+    if takes_first and len(instances[0].resps) > 1:
+        FilterEnsemble(pipeline.name, pipeline.filters[:-1]).apply(instances)
+        return [[text] for text in instances[0].filtered_resps[pipeline.name]]
+    pipeline.apply(instances)
+    return [[instance.filtered_resps[pipeline.name] for instance in instances]]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def pair_quantities(item: Item, answer: Answer) -> dict[str, float]:

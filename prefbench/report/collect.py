@@ -48,7 +48,7 @@ def collect(
         for facts in one["checkpoints"]:
             rows[facts["path"]] = _checkpoint(facts)
         for cell in one["cells"]:
-            if not tasks or cell["task"] in tasks:
+            if not tasks or cell["task"] in tasks or cell.get("sweep") in tasks:
                 group = _group_name(cell)
                 latest.pop(group, None)
                 latest[group] = cell
@@ -189,7 +189,7 @@ def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any
 _COUNTS = {
     "n_missing": "items have no value",
     "n_cut": "prompts were longer than the context and lost their start",
-    "n_unfinished": "answers were cut at the token limit",
+    "n_unfinished": "items have texts that were cut at the token limit",
 }
 _CONDITIONS = {
     "chat": "the chat template",

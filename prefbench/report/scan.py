@@ -61,18 +61,24 @@ def as_json(checkpoints: Sequence[Checkpoint]) -> str:
 
 
 def tasks_as_text(tasks: Mapping[str, Task], suites: Mapping[str, Suite]) -> str:
-    """Suites with their members, then tasks with what they ask and show."""
+    """Suites with their members, then tasks with what they ask and show, sweeps with theirs."""
     lines = ["suites"]
     for suite in suites.values():
         limit = f" (first {suite.recipe.limit} items)" if suite.recipe.limit else ""
         members = textwrap.wrap(", ".join(suite.tasks), 90)
         lines += [f"  {suite.name}{limit}: {suite.title}", *(f"      {line}" for line in members)]
     lines += ["", "tasks"]
-    width = max((len(name) for name in tasks), default=0)
+    listed: dict[str, list[Task]] = {}
     for task in tasks.values():
+        listed.setdefault(task.sweep or task.name, []).append(task)
+    width = max(map(len, listed), default=0)
+    for name, (task, *_) in listed.items():
         asked = "pairs" if task.recipe.pairs else task.kind
         shots = f"{task.n_shots}-shot" if task.n_shots else "0-shot"
         shown = ", ".join(task.recipe.metrics)
         facts = f"{asked:22} {shots:8} {task.config['dataset_path']}: {shown}"
-        lines.append(f"  {task.name.ljust(width)}  {facts}")
+        lines.append(f"  {name.ljust(width)}  {facts}")
+        if task.sweep:
+            members = textwrap.wrap(", ".join(one.name for one in listed[name]), 90)
+            lines += [f"      {line}" for line in members]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 
 from prefbench.engines import open_engine
 from prefbench.engines.base import EngineSettings, Generation
-from prefbench.measures.answers import ask, item_metrics, pair_quantities, plan
+from prefbench.measures.answers import ask, item_metrics, pair_quantities, plan, seed_of
 from prefbench.measures.items import Item
 from prefbench.metrics import PAIR_METRICS, metrics_of
 from prefbench.records import Answer, Record
@@ -248,8 +248,7 @@ def test_an_answer_that_cannot_be_scored_takes_its_item_alone(pairs):
 
 def test_generated_texts_say_whether_they_were_finished(real_data):
     class Writer(ScriptedEngine):
-        def generate(self, prompts, sampling):
-            self.seeds = [*getattr(self, "seeds", []), sampling.seed]
+        def generate(self, prompts, sampling, seeds):
             return [Generation(f"#### {n}", 4 + n, n != 1, n_cut=n) for n, _ in enumerate(prompts)]
 
     engine = Writer()
@@ -261,8 +260,6 @@ def test_generated_texts_say_whether_they_were_finished(real_data):
     columns = quantities_of(requests, answers)
     assert columns["unfinished"] == [0.0, 1.0, 0.0]
     assert columns["cut"] == [0.0, 1.0, 1.0]
-    ask(requests, engine, [2])
-    assert len(set(engine.seeds)) == 2  # another batch has another seed
 
 
 def test_a_page_is_scored_in_windows_that_sum(real_data):
@@ -295,7 +292,7 @@ def test_a_page_without_tokens_has_a_reason(real_data):
 )
 def test_scores_are_what_lm_eval_makes_of_the_same_answers(name, limit, real_data):
     class Engine(ScriptedEngine):
-        def generate(self, prompts, sampling):
+        def generate(self, prompts, sampling, seeds=()):
             return [
                 Generation(f"So #### {len(prompt) % 30}, or 18 dollars.", 9, True)
                 for prompt in prompts
@@ -324,3 +321,189 @@ def test_scores_are_what_lm_eval_makes_of_the_same_answers(name, limit, real_dat
         if metrics[key].proportion:
             assert set(columns[key]) <= {0.0, 1.0}
     assert any(0 < number < 1 for key, number in expected.items()) or name == "wikitext2"
+
+
+# --- several texts of an item
+
+FREE = """
+task: free
+output_type: generate_until
+dataset_path: json
+dataset_kwargs: {data_files: {test: free.json}}
+test_split: test
+doc_to_text: "{{q}}"
+doc_to_target: "{{a}}"
+repeats: 4
+generation_kwargs: {until: ["\\n"], do_sample: true, temperature: 0.8, seed: 5}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+SELF_CONSISTENCY = """
+filter_list:
+  - name: first
+    filter:
+      - {function: regex, regex_pattern: "is (\\\\d+)"}
+      - {function: take_first}
+  - name: maj@3
+    filter:
+      - {function: take_first_k, k: 3}
+      - {function: regex, regex_pattern: "is (\\\\d+)"}
+      - {function: majority_vote}
+      - {function: take_first}
+  - name: vote
+    filter:
+      - {function: regex, regex_pattern: "is (\\\\d+)"}
+      - {function: majority_vote}
+      - {function: take_first}
+  - name: of_two
+    filter:
+      - {function: regex, regex_pattern: "is (\\\\d+)"}
+      - {function: take_first_k, k: 2}
+      - {function: take_first}
+"""
+REPLIES = {
+    "a": ["is 1", "is 2", "is 2", "is 1"],  # 1 is right: the first vote of four is a tie
+    "b": ["is 3", "is 3", "it was", "is 1"],
+    "c": ["is 1", "is 1", "is 1", "is 1"],
+    "d": ["no", "no", "no", "is 1"],
+}
+
+
+class Speaker(ScriptedEngine):
+    """Says of each prompt its replies in turn, whenever it is asked again."""
+
+    def __init__(self, replies, *, not_finite=()):
+        super().__init__()
+        self.left = {prompt: list(texts) for prompt, texts in replies.items()}
+        self.not_finite = not_finite
+        self.calls = []
+
+    def generate(self, prompts, sampling, seeds=()):
+        self.calls.append([self.text(prompt) for prompt in prompts])
+        texts = [self.left[self.text(prompt)].pop(0) for prompt in prompts]
+        return [
+            Generation(text, len(text), text != "no", finite=text not in self.not_finite)
+            for text in texts
+        ]
+
+
+@pytest.fixture
+def free(tmp_path):
+    """Requests of a task that asks for four texts of each of four items."""
+    rows = [{"q": prompt, "a": "1"} for prompt in REPLIES]
+    (tmp_path / "free.json").write_text(json.dumps(rows))
+
+    def get(engine, more=""):
+        (tmp_path / "free.yaml").write_text(FREE + more)
+        return requests_of("free", None, engine, folder=tmp_path)
+
+    get.folder = tmp_path
+    return get
+
+
+def test_all_texts_of_a_batch_are_asked_for_at_once(free):
+    engine = Speaker(REPLIES)
+    answers = answers_of(free(engine), engine, 3)
+    assert engine.calls == [[*"aaaabbbbcccc"], [*"dddd"]]
+    assert [answer.texts for answer in answers] == [tuple(texts) for texts in REPLIES.values()]
+    assert answers[3].n_tokens == answers[3].n_bytes == (2, 2, 2, 4)
+    assert answers[3].unfinished == (True, True, True, False)
+
+
+def test_each_text_has_a_seed_of_its_own_that_no_batch_changes(free):
+    class Seeds(ScriptedEngine):
+        """Says its seed."""
+
+        def generate(self, prompts, sampling, seeds):
+            assert sampling.seed == 5
+            return [Generation(str(seed), 1, True) for seed in seeds]
+
+    engine = Seeds()
+    requests = free(engine)
+    answers = answers_of(requests, engine, 4)
+    assert answers == answers_of(requests, engine, 1)
+    with requests.built_by(engine):
+        assert ask(requests, engine, [2, 0]) == [answers[2], answers[0]]
+    said = [[int(text) for text in answer.texts] for answer in answers]
+    assert said == [[seed_of(5, item, sample) for sample in range(4)] for item in range(4)]
+    seeds = {seed_of(task, item, k) for task in (0, 1) for item in range(100) for k in range(20)}
+    assert len(seeds) == 4000
+    assert 0 <= min(seeds) < max(seeds) < 2**31
+    assert max(seeds) > 2**30
+    assert seed_of(0, 0, 0) == 622393769  # another one would change numbers that are kept
+
+
+def test_an_item_is_missing_where_one_of_its_texts_is(free):
+    engine = Speaker(REPLIES, not_finite=("it was",))
+    requests = free(engine)
+    records = list(item_metrics(requests, answers_of(requests, engine)))
+    assert [r for r in records if r.value is None] == [
+        Record(1, "answer", None, "the log-prob is not a finite number")
+    ]
+    assert {r.item for r in records if r.quantity == "exact_match"} == {0, 2, 3}
+
+
+def test_quantities_of_several_texts_by_hand(free):
+    engine = Speaker(REPLIES)
+    requests = free(engine, SELF_CONSISTENCY)
+    columns = quantities_of(requests, answers_of(requests, engine))
+    assert columns == {
+        "cut": [0.0] * 4,
+        "exact_match,first": [0.5, 0.25, 1.0, 0.25],
+        "exact_match@best_of_4,first": [1.0, 1.0, 1.0, 1.0],
+        "exact_match,maj@3": [0.0, 0.0, 1.0, 0.0],
+        "exact_match,vote": [1.0, 0.0, 1.0, 0.0],
+        "exact_match,of_two": [0.5, 0.0, 1.0, 0.0],
+        "exact_match@best_of_2,of_two": [1.0, 0.0, 1.0, 0.0],
+        "unfinished": [0.0, 0.0, 0.0, 0.75],
+    }
+
+
+def test_the_best_of_several_is_the_lowest_where_lower_is_better(free):
+    more = """
+metric_list: [{metric: slips, aggregation: mean, higher_is_better: false}]
+process_results: !function slips.slips
+"""
+    (free.folder / "slips.py").write_text(
+        "def slips(doc, results):\n"
+        "    n = len(results[0])\n"
+        "    return {'slips': n, 'other': n, 'rate': (n, 2)}\n"
+    )
+    engine = Speaker(REPLIES)
+    columns = quantities_of(free(engine, more), answers_of(free(engine, more), engine))
+    assert columns["slips"] == [4.0, 4.5, 4.0, 2.5]
+    assert columns["slips@best_of_4"] == [4.0, 4.0, 4.0, 2.0]
+    assert columns["other"] == columns["slips"]
+    assert columns["rate.value"] == columns["slips"]
+    assert columns["rate.weight"] == [2.0] * 4
+    assert {name for name in columns if "best_of" in name} == {"slips@best_of_4"}
+
+
+def test_votes_are_lm_evals_and_a_mean_is_that_of_its_first_texts(free):
+    """lm-eval itself on the same replies, four times with another of them first."""
+
+    def theirs(replies):
+        task = build(task_named("free", free.folder), None)
+        out = simple_evaluate(
+            Speaker(replies),
+            tasks=[task],
+            bootstrap_iters=0,
+            task_manager=TaskManager(include_defaults=False),
+        )["results"]["free"]
+        return {k: v for k, v in out.items() if k.startswith("exact_match,")}
+
+    engine = Speaker(REPLIES)
+    requests = free(engine, SELF_CONSISTENCY)
+    columns = quantities_of(requests, answers_of(requests, engine))
+    mine = {name: float(np.mean(values)) for name, values in columns.items()}
+    one = theirs(REPLIES)
+    assert set(one) == {name for name in mine if name.startswith("exact_match,")}
+    for name in ("exact_match,vote", "exact_match,maj@3"):
+        assert mine[name] == one[name]
+    turned = [
+        theirs({prompt: texts[k:] + texts[:k] for prompt, texts in REPLIES.items()})
+        for k in range(4)
+    ]
+    firsts = [out["exact_match,first"] for out in turned]
+    assert mine["exact_match,first"] == np.mean(firsts)
+    assert len(set(firsts)) > 1

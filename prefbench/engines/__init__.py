@@ -13,7 +13,10 @@ from prefbench.records import Checkpoint
 if TYPE_CHECKING:
     from prefbench.engines.base import Engine, EngineSettings
 
-ENGINES: Mapping[str, str] = {"hf": "prefbench.engines.hf:open_hf"}
+ENGINES: Mapping[str, str] = {
+    "hf": "prefbench.engines.hf:open_hf",
+    "server": "prefbench.engines.server:open_server",
+}
 """What `--engine` may name, and the function that opens it; imported only when used."""
 
 

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -64,6 +64,27 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class ServerSettings:
+    """An OpenAI-compatible endpoint, and how it is asked.
+
+    Args:
+        base_url: as OpenAI clients take it, usually ending in /v1.
+        model: the name it serves the checkpoint under; by default the one that is the checkpoint's.
+        api_key_env: the environment variable that holds the key, where one is needed.
+        api: completions for token ids and log-probs, chat where the server renders messages itself.
+        concurrency: requests under way at once.
+        timeout: seconds that one request may take.
+    """
+
+    base_url: str
+    model: str | None = None
+    api_key_env: str | None = None
+    api: Literal["completions", "chat"] = "completions"
+    concurrency: int = 32
+    timeout: float = 600.0
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """What an engine is started with; `dtype` is a torch name, e.g. bfloat16."""
 
@@ -72,6 +93,8 @@ class EngineSettings:
     max_length: int | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    server: ServerSettings | None = None
+    """For an engine that is asked over a network."""
 
 
 class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types

@@ -33,6 +33,11 @@ MOST_STOPS = 4
 """Stop strings that the API takes; the others are looked for in what comes back."""
 NO_LOGPS = "nothing can be scored through a server without log-probs of prompts; use --engine hf"
 
+NOT_NUMBERS = "not JSON compliant"
+"""In vLLM's refusal where log-probs are not numbers; asked for none, it would say "!!!!"."""
+LOWEST = -9999.0
+"""What vLLM says for minus infinity."""
+
 _in_order = itertools.count(1)
 
 
@@ -61,6 +66,8 @@ class ServerEngine(TextEngine):
         self._is_chat = settings.server.api == "chat"
         self._path = PATHS[settings.server.api]
         self._device = settings.server.base_url  # where it computes, as the manifest says it
+        # All that is asked at once waits for its slowest: more than are under way.
+        self.batch_size = 4 * settings.server.concurrency
         self._number = next(_in_order)
         self._texts: dict[bytes, str] = {}
         self._conversations: dict[str, list[dict[str, str]]] = {}
@@ -72,7 +79,7 @@ class ServerEngine(TextEngine):
 
     @property
     def notes(self) -> Sequence[str]:
-        found = [f"served as {self._model!r}, asked by {self._path}"]
+        found = [f"served as {self._model!r} in the server's number format, asked by {self._path}"]
         if not self.__dict__.get("_gives_ids", True):
             found.append("the server gives no token ids: texts and token counts are its own")
         if self._refusals:
@@ -99,7 +106,7 @@ class ServerEngine(TextEngine):
         return EngineError(f"{self.checkpoint.path}: {message}")
 
     def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
-        """Whole answers, in order; None where the server refused one and has taken others.
+        """Whole answers, in order; None where there is none but the server has given others.
 
         Raises:
             EngineError: the server failed, or refuses everything.
@@ -107,12 +114,13 @@ class ServerEngine(TextEngine):
         outcomes = self._client.post(self._path, bodies)
         failures = [one for one in outcomes if isinstance(one, Failure)]
         fatal = next((one for one in failures if not one.refused), None)
-        if len(failures) == len(outcomes) and failures and not self._has_answered:
-            fatal = fatal or failures[0]
+        refused = [one for one in failures if NOT_NUMBERS not in one.message]
+        if refused and len(refused) == len(outcomes) and not self._has_answered:
+            fatal = fatal or refused[0]
         if fatal:
             raise self._error(fatal.message)
-        self._has_answered = self._has_answered or len(failures) < len(outcomes)
-        self._refusals += [one.message for one in failures]
+        self._has_answered = self._has_answered or len(refused) < len(outcomes)
+        self._refusals += [one.message for one in refused]
         return [None if isinstance(one, Failure) else one for one in outcomes]
 
     def _choice(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +213,8 @@ class ServerEngine(TextEngine):
             if not isinstance(answer, Failure):
                 self._read_logp(answer, ids, 1)
                 return True
+            if NOT_NUMBERS in answer.message:  # it does, and each will be missing
+                return True
             if not answer.refused:
                 raise self._error(answer.message)
             why = answer.message
@@ -236,7 +246,8 @@ class ServerEngine(TextEngine):
         greedy = all(
             one >= max(several.values()) for one, several in zip(given[-n:], best[-n:], strict=True)
         )
-        return math.fsum(given[-n:]), greedy
+        logps = [one if one > LOWEST else -math.inf for one in given[-n:]]
+        return math.fsum(logps), greedy
 
     # --- texts
 
@@ -290,7 +301,9 @@ class ServerEngine(TextEngine):
         if sampling.temperature > 0:
             body["seed"] = seed
         if self._gives_ids:
+            logprobs = {"logprobs": True, "top_logprobs": 0} if self._is_chat else {"logprobs": 0}
             return body | {
+                **logprobs,  # as a sign of numbers
                 "top_k": sampling.top_k,  # else the checkpoint's own generation settings count
                 "stop_token_ids": sorted(self.end_ids),
                 "skip_special_tokens": False,  # they may be stop strings

@@ -88,7 +88,8 @@ def test_log_probs_are_those_of_the_embedded_engine(vllm: str, served: Path) -> 
         assert [one.greedy for one in mine[:4]] == [True, True, False, True]
         assert engine.score([]) == []
         assert engine.score(asked[2:3])[0].logp == pytest.approx(mine[2].logp, abs=1e-5)
-        assert engine.notes == [f"served as {str(served)!r}, asked by /completions"]
+        served_as = f"served as {str(served)!r} in the server's number format"
+        assert engine.notes == [f"{served_as}, asked by /completions"]
 
 
 def test_what_is_too_long_is_cut_as_by_the_embedded_engine(vllm: str, served: Path) -> None:
@@ -352,6 +353,34 @@ def test_a_request_that_is_refused_is_missing_alone(served: Path, tmp_path: Path
         answers = answers_of(requests_of("choice", None, engine, folder=folder), engine)
         assert [answer.reason for answer in answers] == [None, NOT_FINITE, None]
         assert "HTTP 403: flagged" in engine.notes[-1]
+
+
+def test_log_probs_that_are_not_numbers_are_missing(served: Path, tmp_path: Path) -> None:
+    def like_vllm(path: str, body: Any, seen: int) -> Said | None:
+        if "logprobs" in body:
+            message = "Out of range float values are not JSON compliant"
+            return Said({"error": {"message": message}}, 400)
+        return Said({"choices": [{"text": "!", "token_ids": [0], "finish_reason": "length"}]})
+
+    folder = a_task(tmp_path, "the cat", "on")
+    for api in ("completions", "chat"):
+        with (
+            scripted(Plain(said=like_vllm)) as (url, _),
+            through(url, served, api=api) as engine,
+        ):
+            found = engine.generate([[5], [6]], Sampling(max_gen_toks=8))
+            assert [(one.text, one.finite) for one in found] == [("", False)] * 2
+            if api == "completions":
+                answers = answers_of(requests_of("choice", None, engine, folder=folder), engine)
+                assert [answer.reason for answer in answers] == [NOT_FINITE] * 2
+
+
+def test_minus_infinity_is_no_number(served: Path) -> None:
+    def clamped(path: str, body: Any, seen: int) -> Said | None:
+        return Said(scores(body, token_logprobs=[None, *[-9999.0] * (len(body["prompt"]) - 1)]))
+
+    with scripted(Plain(said=clamped)) as (url, _), through(url, served) as engine:
+        assert engine.score([TokenRequest([5], [6])])[0].logp == -math.inf
 
 
 def test_a_server_that_refuses_everything(served: Path) -> None:

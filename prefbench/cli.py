@@ -247,6 +247,69 @@ def mirror(
             print(f"{one.task.name}: {one.missing}", file=sys.stderr)
 
 
+@app.command(
+    epilog="Examples: prefbench doctor · prefbench doctor --quick --suite quick --mirror data/ · "
+    "prefbench doctor --engine vllm --endpoint http://localhost:8000/v1"
+)
+def doctor(
+    engine: Annotated[
+        list[str], typer.Option("--engine", help="hf or vllm: must work, else exit code 1.")
+    ] = [],  # noqa: B006
+    suite: Annotated[
+        list[str], typer.Option("--suite", help="Suite whose data to look for [paper].")
+    ] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", help="Task whose data to look for.")] = [],  # noqa: B006
+    endpoint: Annotated[
+        list[str],
+        typer.Option(
+            "--endpoint",
+            help="OpenAI-compatible address that must answer; OPENAI_BASE_URL is looked at anyway.",
+        ),
+    ] = [],  # noqa: B006
+    api_key_env: Annotated[
+        str, typer.Option(help="Variable that holds the key for --endpoint.")
+    ] = "OPENAI_API_KEY",
+    mirror: Mirrors = [],  # noqa: B006
+    task_folder: Folders = [],  # noqa: B006
+    results: Results = Path("results"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Start no engine and read no data: a second or two.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Which engines, data and endpoints this machine can use, and the fix for what it cannot.
+
+    Downloads nothing. Exit code 0: a run can start; 1: it cannot, or something that was asked for
+    by name does not work.
+    """
+    import shutil
+
+    from prefbench.doctor.examine import examine
+    from prefbench.report.doctor import as_json, as_text, waiting
+
+    with waiting() as told:
+        findings = examine(
+            engine=engine,
+            suites=suite,
+            tasks=task,
+            mirrors=mirror,
+            task_folders=task_folder,
+            endpoints=endpoint,
+            key_variable=api_key_env,
+            results=results,
+            quick=quick,
+            waiting=told,
+        )
+    if json_:
+        print(as_json(findings), end="")
+    else:
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+        print(as_text(findings, width=width, colours=colours), end="")
+    if any(one.fails for one in findings):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Examples: prefbench demo · prefbench demo --only-train zoo/")
 def demo(
     directory: Annotated[Path, typer.Argument(help="Where to put everything.")] = Path("demo"),

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from prefbench import data
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
 from prefbench.engines import ENGINES
+from prefbench.engines.builds import installed
+from prefbench.engines.swapping import likeness
 from prefbench.errors import DataError, InputError
 from prefbench.records import Checkpoint
 from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, tasks_folder
@@ -30,24 +32,36 @@ class Settings:
     limit: int | None = None
     fewshot: Fewshot = "fixed"
     chat_template: ChatTemplate = "auto"
-    engine: str = "hf"
+    engine: str = "auto"
+    """`auto` generates by vLLM where it is installed, and does all else by hf."""
     dtype: str = "auto"
     max_length: int | None = None
     device: str = "auto"
-    batch_size: int = 32
-    """Items that are answered, and kept, at once."""
+    batch_size: int | None = None
+    """Items that are answered, and kept, at once; None leaves it to the engine."""
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    engine_timeout: float = 900.0
+    """Seconds without progress after which vLLM counts as hung."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "max_length", "batch_size"):
+        for name in ("limit", "max_length", "batch_size", "tensor_parallel_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
         if self.dtype not in DTYPES:
             raise InputError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.engine not in ENGINES:
-            raise InputError(f"engine is one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(
+                f"gpu_memory_utilization is a share above 0, not {self.gpu_memory_utilization}"
+            )
+        if self.engine_timeout <= 0:
+            raise InputError(f"engine_timeout must be above 0 seconds, not {self.engine_timeout}")
+        engines = ("auto", *ENGINES)
+        if self.engine not in engines:
+            raise InputError(f"engine is one of {', '.join(engines)}, not {self.engine!r}")
 
 
 @dataclass(frozen=True)
@@ -157,12 +171,49 @@ def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings)
         "limit": planned.limit,
         "fewshot": settings.fewshot if planned.task.n_shots else None,
         "chat": _uses_chat(checkpoint, settings.chat_template),
-        "engine": settings.engine,
+        "engine": _engine_for(planned.task, settings.engine),
         "dtype": dtype,
         "max_length": settings.max_length,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return PlannedCell(digest[:24], checkpoint, planned, identity)
+
+
+def _engine_for(task: Task, asked: str) -> str:
+    """What `auto` stands for: vLLM generates faster, hf scores faster, and each is exact."""
+    if asked != "auto":
+        return asked
+    return "vllm" if task.kind == "generate_until" and installed() else "hf"
+
+
+def in_order(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+    """Cells in the order in which engines are best opened, in groups that are open together.
+
+    One engine kind after the other, since two would share a GPU's memory; checkpoints whose
+    weights can take each other's place one after the other. vLLM has the adapters of one base open
+    together, and asks them the same task at once; any other group is a checkpoint's cells.
+    """
+    groups: dict[tuple[str, ...], list[PlannedCell]] = {}
+    alike: dict[str, str] = {}
+    for cell in cells:
+        kind, checkpoint = str(cell.identity["engine"]), cell.checkpoint
+        if kind == "vllm" and checkpoint.adapter:
+            key = (kind, f"adapters of {checkpoint.base}", str(cell.identity["dtype"]))
+        else:
+            if kind == "vllm" and checkpoint.fingerprint not in alike:
+                alike[checkpoint.fingerprint] = likeness(checkpoint.path)
+            key = (kind, alike.get(checkpoint.fingerprint, ""), checkpoint.fingerprint)
+        groups.setdefault(key, []).append(cell)
+    kinds = list(dict.fromkeys(kind for kind, *_ in groups))
+    families = list(dict.fromkeys(key[:2] for key in groups))
+    ordered = sorted(groups, key=lambda key: (kinds.index(key[0]), families.index(key[:2])))
+    return [_by_task(groups[key]) for key in ordered]
+
+
+def _by_task(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Cells of one task after those of another, in the order in which they came."""
+    names = list(dict.fromkeys(cell.task.name for cell in cells))
+    return sorted(cells, key=lambda cell: names.index(cell.task.name))
 
 
 def find(root: Path | Sequence[Path], settings: Settings, *, final_only: bool) -> list[Checkpoint]:

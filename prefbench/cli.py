@@ -128,7 +128,12 @@ def run(
     chat_template: Annotated[
         Chat, typer.Option(help="auto: where the tokenizer has a chat template.")
     ] = Chat.auto,
-    engine: Annotated[str, typer.Option(help="What the checkpoints are loaded into.")] = "hf",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="hf, vllm or server; auto: vllm for what is generated, if installed, else hf."
+        ),
+    ] = "auto",
     dtype: Annotated[
         str, typer.Option(help="auto: as stored; or float32, bfloat16, float16.")
     ] = "auto",
@@ -136,7 +141,18 @@ def run(
     max_length: Annotated[
         int | None, typer.Option(help="Context length; default: the model's.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Items answered, and kept, at once.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Items answered, and kept, at once [up to the engine].")
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int, typer.Option(help="GPUs that vLLM spreads one checkpoint over.")
+    ] = 1,
+    gpu_memory_utilization: Annotated[
+        float, typer.Option(help="Share of a GPU's memory that vLLM may take.")
+    ] = 0.9,
+    engine_timeout: Annotated[
+        float, typer.Option(help="Seconds without progress after which vLLM counts as hung.")
+    ] = 900.0,
     mirror: Mirrors = [],  # noqa: B006
     task_folder: Folders = [],  # noqa: B006
     baseline: Baseline = None,
@@ -160,6 +176,9 @@ def run(
         device=device,
         max_length=max_length,
         batch_size=batch_size,
+        tensor_parallel_size=tensor_parallel_size,
+        gpu_memory_utilization=gpu_memory_utilization,
+        engine_timeout=engine_timeout,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
@@ -339,7 +358,7 @@ def demo(
         [checkpoints],
         tasks=["demo"],
         results=results,
-        settings=_settings(),
+        settings=_settings(engine="hf"),  # the embedded one: the same numbers on every machine
         mirrors=[data],
         final_only=True,
     )

@@ -27,3 +27,11 @@ class StoreError(PrefbenchError):
 
 class InputError(PrefbenchError):
     """An argument that makes no sense, from the command line or from Python."""
+
+
+class StoppedError(EngineError):
+    """An engine's process that crashed or hung; a fresh one may succeed."""
+
+
+class UnsuitableError(EngineError):
+    """A checkpoint that an engine does not know or cannot do right; another engine may."""

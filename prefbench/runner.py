@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
 import traceback
@@ -18,14 +20,17 @@ from prefbench.cells import (
     PlannedTask,
     Settings,
     find,
+    in_order,
     missing_data,
     plan_cells,
     plan_tasks,
 )
+from prefbench.engines import Engines
 from prefbench.errors import (
     CheckpointError,
     DataError,
     PrefbenchError,
+    StoppedError,
     StoreError,
 )
 from prefbench.manifest import manifest_of, now
@@ -54,6 +59,8 @@ class Listener:
     """What is being done, items done, items in all."""
     on_cell_end: Callable[[Checkpoint, Task, str | None], None] = _nothing
     """With the reason where it failed."""
+    on_notice: Callable[[str], None] = _nothing
+    """What the user should know now: an engine that did not do, another that does instead."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,10 @@ def run(
     todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
     listener.on_plan(len(cells), len(todo))
     _fetch([cell.planned for cell in todo], listener)
-    failed = _Work(store, settings, listener).carry_out(todo) if todo else {}
+    failed: Mapping[str, str] = {}
+    if todo:
+        with Engines([cell.checkpoint for cell in todo]) as engines:
+            failed = _Work(store, settings, listener, engines).carry_out(todo)
     return Outcome(
         plan=plan,
         measured=tuple(cell.cell for cell in todo if cell.cell not in failed),
@@ -173,7 +183,10 @@ def _fetch(tasks: Sequence[PlannedTask], listener: Listener) -> None:
 class _Work:
     """The missing cells of one run, checkpoint by checkpoint."""
 
-    def __init__(self, store: Store, settings: Settings, listener: Listener) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, listener: Listener, engines: Engines
+    ) -> None:
+        self.engines = engines
         self.store = store
         self.settings = settings
         self.listener = listener
@@ -191,26 +204,95 @@ class _Work:
 
     def _measure_all(self, cells: Sequence[PlannedCell], *, wait: bool) -> list[PlannedCell]:
         """Measures cells; returns those that another process has claimed, where not to wait."""
-        by_checkpoint: dict[str, list[PlannedCell]] = {}
-        for planned in cells:
-            by_checkpoint.setdefault(planned.checkpoint.fingerprint, []).append(planned)
         others = []
-        for group in by_checkpoint.values():
-            with Opening(group[0], self.settings) as opening:
+        for group in in_order(cells):
+            with contextlib.ExitStack() as stack:
+                openings: dict[str, Opening] = {}
                 for planned in group:
-                    with self.store.claim(planned.cell, wait=wait) as cell:
-                        if cell is None:
-                            others.append(planned)
-                        elif not self.store.is_sealed(planned.cell):
-                            self._measure_cell(planned, cell, opening)
+                    key = planned.checkpoint.fingerprint
+                    if key not in openings:
+                        openings[key] = stack.enter_context(self._opening(planned))
+                for _, alike in itertools.groupby(group, key=lambda one: one.task.name):
+                    others += self._measure_alike(list(alike), openings, wait=wait)
         return others
+
+    def _opening(self, planned: PlannedCell) -> Opening:
+        return Opening(
+            planned,
+            self.settings,
+            self.engines,
+            logs=self.store.folder / "logs",
+            on_notice=self.listener.on_notice,
+        )
+
+    def _measure_alike(
+        self, cells: Sequence[PlannedCell], openings: Mapping[str, Opening], *, wait: bool
+    ) -> list[PlannedCell]:
+        """One task's cells on engines that are open together; returns those that are claimed."""
+        others, members = [], []
+        with contextlib.ExitStack() as claims:
+            for planned in cells:
+                cell = claims.enter_context(self.store.claim(planned.cell, wait=wait))
+                if cell is None:
+                    others.append(planned)
+                elif not self.store.is_sealed(planned.cell):
+                    members.append((planned, cell, openings[planned.checkpoint.fingerprint]))
+            if len(members) > 1:
+                self._ask_together(members)
+            for planned, cell, opening in members:
+                self._measure_cell(planned, cell, opening)
+        return others
+
+    def _ask_together(self, members: Sequence[tuple[PlannedCell, Cell, Opening]]) -> None:
+        """Fills the journals of several cells by joint calls, as far as that goes.
+
+        What it does not get done, and whatever goes wrong, is left to each cell by itself.
+        """
+        from prefbench.measures.answers import ask_together, plan
+
+        self.listener.on_cell(members[0][0].checkpoint, members[0][0].task)
+        try:
+            engines = [opening.engine() for _, _, opening in members]
+            first = engines[0]
+            requests = self._requests_for(members[0][0], first)
+            alike = [
+                (cell, engine)
+                for (planned, cell, _), engine in zip(members, engines, strict=True)
+                if self._requests_for(planned, engine) is requests
+            ]
+            size = self._batch_size(first)
+            kept = [cell.resume({"batch_size": size}) for cell, _ in alike]
+            with requests.built_by(first):
+                for number, items in enumerate(plan(requests, size)):
+                    texts = requests.digest(items)
+                    lacking = [
+                        pair
+                        for pair, there in zip(alike, kept, strict=True)
+                        if number not in there or there[number].texts != texts
+                    ]
+                    answers = ask_together(requests, [engine for _, engine in lacking], items)
+                    for (cell, _), found in zip(lacking, answers, strict=True):
+                        cell.append(number, Batch(texts, found))
+                    done = min((number + 1) * size, len(requests))
+                    self.listener.on_step(f"asking {len(alike)} together", done, len(requests))
+        except StoreError:
+            raise
+        except PrefbenchError as error:
+            self.listener.on_notice(f"{members[0][0].task.name}: asked one by one: {error}")
+
+    def _batch_size(self, engine: Engine) -> int:
+        return self.settings.batch_size or engine.batch_size
 
     def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """One cell; whatever goes wrong inside it is written down and the others go on."""
         self.listener.on_cell(planned.checkpoint, planned.task)
         reason = None
         try:
-            self._fill(planned, cell, opening)
+            try:
+                self._fill(planned, cell, opening)
+            except StoppedError as error:
+                opening.reopen(error)
+                self._fill(planned, cell, opening)
         except StoreError:
             raise  # a directory that cannot be written fails every cell alike
         except Exception as error:  # noqa: BLE001  # the one: a cell never takes others down
@@ -252,6 +334,7 @@ class _Work:
             engine,
             requests,
             answers,
+            notes=[*opening.notes, *engine.notes],
             items=digest,
             seconds=time.monotonic() - started,
             resumed_batches=n_resumed,
@@ -264,11 +347,12 @@ class _Work:
         """All answers, and how many batches of them the journal had for the same texts."""
         from prefbench.measures.answers import ask, plan
 
-        kept = cell.resume({"batch_size": self.settings.batch_size})
+        size = self._batch_size(engine)
+        kept = cell.resume({"batch_size": size})
         answers: list[Answer] = []
         n_resumed = 0
         self.listener.on_step("asking", 0, len(requests))
-        for number, items in enumerate(plan(requests, self.settings.batch_size)):
+        for number, items in enumerate(plan(requests, size)):
             texts = requests.digest(items)
             batch = kept.get(number)
             if batch and batch.texts == texts:

@@ -140,11 +140,26 @@ OTHER_CONFIGS = {
 """More than most tests need: windows, capped scores, experts, and what cannot be packed."""
 
 
-def make(folder: Path, architecture: str = "llama", *, shards: str = "1GB", **kind) -> Path:
-    """A checkpoint with random weights, large enough to prefer some tokens clearly."""
+def make(
+    folder: Path,
+    architecture: str = "llama",
+    *,
+    shards: str = "1GB",
+    seed: int = 7,
+    wide: bool = False,
+    **kind,
+) -> Path:
+    """A checkpoint with random weights, large enough to prefer some tokens clearly.
+
+    A `wide` one has heads of size 32, the least that vLLM knows on CPUs.
+    """
     made = tokenizer(**kind)
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     config = (CONFIGS | OTHER_CONFIGS)[architecture](len(made))
+    if wide:
+        config.hidden_size *= 2
+        if getattr(config, "head_dim", None):
+            config.head_dim = 32
     config.initializer_range = 0.3
     config.bos_token_id = made.bos_token_id
     config.eos_token_id = made.eos_token_id

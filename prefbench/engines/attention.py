@@ -162,15 +162,15 @@ def cannot_pack(model: Any) -> str | None:
         return f"{type(inner).__name__} computes logits at all positions"
     if others := set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS:
         return f"it has layers of the kind {', '.join(sorted(others))}"
-    if depends_on_length(model):
+    if depends_on_length(bare(model).config):
         return "its position embedding depends on the length of the text"
     return None
 
 
-def depends_on_length(model: Any) -> bool:
+def depends_on_length(config: Any) -> bool:
     """Whether a token's embedding changes with the longest text that is run beside it."""
-    config = bare(model).config.get_text_config()
-    return bool(_rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT)
+    ropes = getattr(config.get_text_config(), "rope_parameters", None)
+    return bool(_rope_types(ropes) & LENGTH_DEPENDENT)
 
 
 def longest_packed(model: Any, windows: Mapping[int, int | None], longest: int) -> int:

@@ -6,9 +6,10 @@ import hashlib
 import itertools
 from abc import abstractmethod
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -93,6 +94,14 @@ class EngineSettings:
     max_length: int | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    tensor_parallel_size: int = 1
+    """GPUs that one checkpoint is spread over; for engines that can."""
+    gpu_memory_utilization: float = 0.9
+    """Share of a GPU's memory that an engine with a memory of its own may take."""
+    timeout: float = 900.0
+    """Seconds without progress after which an engine in another process counts as hung."""
+    log_folder: Path | None = None
+    """Where engines in other processes keep what they print; the temporary directory if None."""
     server: ServerSettings | None = None
     """For an engine that is asked over a network."""
 
@@ -101,6 +110,8 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     """What every engine gives; the lm-eval methods below rest on the three abstract ones."""
 
     kind: str
+    batch_size: int = 32
+    """Items that it is best asked at once, unless the user says otherwise."""
     tokenizer_key: str
     """Equal for two engines exactly if they turn every text into the same token ids."""
 
@@ -108,6 +119,11 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     def notes(self) -> Sequence[str]:
         """What became known while it worked and is worth keeping with the numbers."""
         return ()
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else the manifest should say of it."""
+        return {}
 
     @property
     def template_digest(self) -> str | None:
@@ -154,6 +170,16 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
                 is none of the vocabulary.
         """
 
+    def generate_together(
+        self,
+        others: Sequence[Engine],
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] = (),
+    ) -> list[list[Generation]]:
+        """A text per prompt by this engine and by each of the others; raises as `generate` does."""
+        return [one.generate(prompts, sampling, seeds) for one in (self, *others)]
+
     def encode(
         self, texts: Sequence[str], add_special_tokens: bool | None = None
     ) -> list[array[int]]:
@@ -188,8 +214,8 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             )
         return None
 
-    def check_prompt(self, ids: Sequence[int]) -> str | None:
-        """Why token ids cannot be asked about, if they cannot."""
+    def check_prompt(self, ids: Sequence[int], n_more: int = 0) -> str | None:
+        """Why token ids cannot be asked about, with so many to come, if they cannot."""
         n = self.n_vocabulary
         if n is not None and len(ids) and (highest := int(np.max(ids))) >= n:
             return (

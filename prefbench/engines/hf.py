@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from prefbench.engines import Engines
 from prefbench.engines.base import (
     EngineSettings,
     Logp,
@@ -168,7 +169,9 @@ def _pick_device(name: str) -> str:
 
 
 @contextmanager
-def open_hf(checkpoint: Checkpoint, settings: EngineSettings) -> Iterator[HFEngine]:
+def open_hf(
+    checkpoint: Checkpoint, settings: EngineSettings, engines: Engines | None = None
+) -> Iterator[HFEngine]:
     """A loaded checkpoint whose memory is given back at the end."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     engine = HFEngine(checkpoint, settings)

@@ -59,7 +59,7 @@ class Scorer:
         self._logits_at_once = LOGITS_AT_ONCE.get(device.type, 1 << 24)
         self.n_vocabulary = bare(model).config.get_text_config().vocab_size
         self.longest_packed = max_length
-        self._pads = not depends_on_length(model)
+        self._pads = not depends_on_length(bare(model).config)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:

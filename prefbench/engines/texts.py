@@ -167,6 +167,14 @@ class TextEngine(Engine):
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] = ()
     ) -> list[Generation]:
+        rows, until = self.rows(prompts, sampling)
+        seeds = seeds or range(sampling.seed, sampling.seed + len(rows))
+        return self.read(prompts, rows, self.decode(rows, until, sampling, seeds), until)
+
+    def rows(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> tuple[list[list[int]], list[str]]:
+        """Prompts as they fit, and all stop strings; raises as `generate` does."""
         room = self.max_length - sampling.max_gen_toks
         if room <= 0:
             raise EngineError(
@@ -178,15 +186,21 @@ class TextEngine(Engine):
                 raise EngineError(f"{self.checkpoint.path}: {reason}")
         rows = [list(prompt)[-room:] or [self.prefix_token_id] for prompt in prompts]
         end = self.tokenizer.decode([self.eot_token_id])
-        until = handle_stop_sequences(list(sampling.until), eos=end)
-        seeds = seeds or range(sampling.seed, sampling.seed + len(rows))
+        return rows, handle_stop_sequences(list(sampling.until), eos=end)
+
+    def read(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[Sequence[int]],
+        decoded: Sequence[tuple[list[int], bool]],
+        until: Sequence[str],
+    ) -> list[Generation]:
+        """The texts among decoded tokens, each up to its own end."""
         return [
-            self._generation(tokens, until)._replace(
+            self._generation(tokens, list(until))._replace(
                 n_cut=max(0, len(prompt) - len(row)), finite=finite
             )
-            for (tokens, finite), prompt, row in zip(
-                self.decode(rows, until, sampling, seeds), prompts, rows, strict=True
-            )
+            for (tokens, finite), prompt, row in zip(decoded, prompts, rows, strict=True)
         ]
 
     def _generation(self, tokens: list[int], until: list[str]) -> Generation:

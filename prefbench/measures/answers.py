@@ -12,7 +12,7 @@ from lm_eval.api.filter import FilterEnsemble
 from lm_eval.api.instance import Instance
 from lm_eval.filters.selection import TakeFirstFilter
 
-from prefbench.engines.base import Engine, TokenRequest
+from prefbench.engines.base import Engine, Generation, TokenRequest
 from prefbench.measures.items import Item
 from prefbench.measures.requests import Requests
 from prefbench.metrics import BEST_OF
@@ -34,7 +34,7 @@ def ask(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer
         EngineError: the engine failed as a whole.
     """
     if requests.task.kind == "generate_until":
-        return _generate(requests, engine, batch)
+        return _generate(requests, [engine], batch)[0]
     flat: list[TokenRequest] = []
     owners: list[tuple[int, int]] = []
     reasons: dict[int, str] = {}
@@ -81,14 +81,44 @@ def _scored_answer(
     )
 
 
-def _generate(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
+def ask_together(
+    requests: Requests, engines: Sequence[Engine], batch: Sequence[int]
+) -> list[list[Answer]]:
+    """What several checkpoints with one tokenizer give for the same items, a list for each.
+
+    Raises:
+        EngineError: an engine failed as a whole.
+    """
+    if requests.task.kind != "generate_until":
+        return [ask(requests, engine, batch) for engine in engines]
+    return _generate(requests, engines, batch) if engines else []
+
+
+def _generate(
+    requests: Requests, engines: Sequence[Engine], batch: Sequence[int]
+) -> list[list[Answer]]:
     assert requests.sampling is not None
-    n = requests.task.n_texts
-    texts = engine.generate(
-        [requests.tokens(index)[0].context for index in batch for _ in range(n)],
+    n, first = requests.task.n_texts, engines[0]
+    reasons: dict[int, str] = {}
+    for index in batch:
+        prompt = requests.tokens(index)[0].context
+        if reason := first.check_prompt(prompt, requests.sampling.max_gen_toks):
+            reasons[index] = reason
+    asked = [index for index in batch if index not in reasons]
+    by_engine = first.generate_together(
+        engines[1:],
+        [requests.tokens(index)[0].context for index in asked for _ in range(n)],
         requests.sampling,
-        [seed_of(requests.sampling.seed, index, k) for index in batch for k in range(n)],
+        [seed_of(requests.sampling.seed, index, k) for index in asked for k in range(n)],
     )
+    found = []
+    for texts in by_engine:
+        answers = dict(zip(asked, _generated_answers(asked, texts, n), strict=True))
+        found.append([answers.get(i) or Answer(i, reason=reasons[i]) for i in batch])
+    return found
+
+
+def _generated_answers(batch: Sequence[int], texts: Sequence[Generation], n: int) -> list[Answer]:
     return [
         Answer(
             index,

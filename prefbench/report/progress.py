@@ -64,7 +64,10 @@ def _bars() -> Iterator[Listener]:
         def on_plan(n_cells: int, n_missing: int) -> None:
             progress.update(cells, total=n_missing)
 
-        yield Listener(on_plan, on_cell, on_step, on_cell_end)
+        def on_notice(text: str) -> None:
+            progress.console.print(plain(text), markup=False)
+
+        yield Listener(on_plan, on_cell, on_step, on_cell_end, on_notice)
 
 
 def _lines() -> Listener:
@@ -81,7 +84,10 @@ def _lines() -> Listener:
         took = time.monotonic() - started.get(name, time.monotonic())
         print(plain(f"{name}: {why or f'{took:.1f} s'}"), file=sys.stderr, flush=True)
 
-    return Listener(on_plan=on_plan, on_cell=on_cell, on_cell_end=on_cell_end)
+    def on_notice(text: str) -> None:
+        print(plain(text), file=sys.stderr, flush=True)
+
+    return Listener(on_plan=on_plan, on_cell=on_cell, on_cell_end=on_cell_end, on_notice=on_notice)
 
 
 @contextmanager

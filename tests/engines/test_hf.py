@@ -442,8 +442,11 @@ def test_what_cannot_be_loaded_names_the_checkpoint(llama, tmp_path):
         opened(llama, dtype="float33"),
     ):
         pass
-    with pytest.raises(EngineError, match="no engine is named 'tpu'; there are: hf"):
-        open_engine("tpu", checkpoint_at(llama), EngineSettings())
+    with (
+        pytest.raises(EngineError, match="no engine is named 'tpu'; there are: hf"),
+        open_engine("tpu", checkpoint_at(llama), EngineSettings()),
+    ):
+        pass
 
 
 def test_a_tokenizer_without_an_end_of_sequence_token(llama, tmp_path):

@@ -1,0 +1,497 @@
+"""vLLM behind our contract: one running engine that takes checkpoint after checkpoint."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from prefbench.checkpoints import tokenizer_folder
+from prefbench.engines import Engines
+from prefbench.engines.adapters import Needs, beyond_lora, needs
+from prefbench.engines.attention import depends_on_length
+from prefbench.engines.base import Engine, EngineSettings, Generation, Logp, Sampling, TokenRequest
+from prefbench.engines.builds import installed
+from prefbench.engines.child import Child
+from prefbench.engines.hf import WITHOUT_EFFECT
+from prefbench.engines.probe import N_NEXT, N_TEXT, TEXT, Probe, difference, direct_logps
+from prefbench.engines.swapping import cannot_swap
+from prefbench.engines.texts import TextEngine
+from prefbench.engines.vllm_child import Adapter, Ask, Manner, Told
+from prefbench.errors import EngineError, StoppedError, UnsuitableError
+from prefbench.records import Checkpoint
+
+HOW_TO_INSTALL = (
+    "on a machine without GPU `pip install --no-deps -r constraints.txt -e .` in a checkout of "
+    'prefbench, on one with a GPU `pip install "prefbench[vllm]"`; `prefbench doctor` looks closer'
+)
+QUIET = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # it has a process of its own already: this child
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one more than the weights know: it is never fed
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+ON_CPU = {
+    "TORCH_COMPILE_DISABLE": "1",  # a compiler is not always there, and takes 10 s and more
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+CPU_BLOCK = 32
+"""Tokens of a block of the prefix cache, which is shared by whole blocks: the least on CPUs."""
+CPU_SEQUENCES = 64
+"""Texts at once that the keys and values on a CPU have room for, if they are of usual length."""
+USUAL_LENGTH = 1024
+CPU_MEMORY_SHARE = 0.4
+LEAST_KV_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Start:
+    """What vLLM is started with and keeps, whatever weights it is given."""
+
+    dtype: str
+    device: str
+    max_model_len: int
+    tensor_parallel_size: int
+    allow_pickle: bool
+    trust_remote_code: bool
+    lora: Needs | None
+    base: str | None
+    """For adapters, the directory of the weights that they change."""
+
+
+class Running:
+    """vLLM in a process of its own, and the checkpoint whose weights it holds."""
+
+    def __init__(self, engine: VLLMEngine, start: Start) -> None:
+        """Starts it; where keys and values do not fit into memory, once more with fewer.
+
+        Raises:
+            UnsuitableError: vLLM does not know the architecture.
+            EngineError: it cannot be started.
+        """
+        settings = engine.settings
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-%f")
+        folder = settings.log_folder or Path(tempfile.gettempdir())
+        self.child = Child(
+            "prefbench.engines.vllm_child",
+            log=folder / f"vllm-{stamp}.log",
+            environment=_environment(start),
+            timeout=settings.timeout,
+        )
+        try:
+            self.open(engine, start)
+        except BaseException:
+            self.child.kill()
+            raise
+
+    def open(self, engine: VLLMEngine, start: Start) -> None:
+        """Has the process start a vLLM instead of the one it has; raises as when it is new."""
+        self.start = start
+        self.weights = engine.weights
+        self.holds = engine.checkpoint.fingerprint
+        self.probe: Probe | None = None
+        self.numbers: dict[str, int] = {}
+        self.facts = self._open(engine)
+
+    def _open(self, engine: VLLMEngine) -> Mapping[str, Any]:
+        asked = _arguments(engine, self.start)
+        try:
+            return self.child.call("open", asked)  # type: ignore[no-any-return]
+        except StoppedError:
+            raise
+        except EngineError as error:
+            if not _is_out_of_memory(str(error)):
+                raise self._explained(engine, error) from error
+            smaller = {**asked, "max_model_len": -1}  # vLLM's way to say: what there is room for
+            if "kv_cache_memory_bytes" in asked:
+                smaller["kv_cache_memory_bytes"] = max(
+                    LEAST_KV_BYTES, asked["kv_cache_memory_bytes"] // 4
+                )
+            try:
+                return self.child.call("open", smaller)  # type: ignore[no-any-return]
+            except StoppedError:
+                raise
+            except EngineError as second:
+                raise self._explained(engine, second) from second
+
+    def _explained(self, engine: VLLMEngine, error: EngineError) -> EngineError:
+        """The same in the terms of who asked."""
+        text, path = str(error), engine.checkpoint.path
+        log = f"its log: {self.child.log}"
+        if "not supported for now" in text or "no vLLM implementation" in text:
+            return UnsuitableError(f"{path}: vLLM does not know this architecture ({text[:300]})")
+        if _is_out_of_memory(text):
+            return EngineError(
+                f"{path}: vLLM finds no memory for keys and values, not even for shorter texts: "
+                f"set --max-length lower, or give it more memory; {text[:300]}; {log}"
+            )
+        if "ModuleNotFoundError" in text or "ImportError" in text:
+            return EngineError(f"vLLM cannot be imported: {text[:300]}; {HOW_TO_INSTALL}; {log}")
+        return EngineError(f"{path}: vLLM cannot load it: {text[:500]}; {log}")
+
+    def call(self, name: str, *args: Any) -> Any:
+        """What vLLM gives; after an error inside of it nobody knows what state it is in.
+
+        Raises:
+            StoppedError: it failed, and is gone.
+        """
+        try:
+            return self.child.call(name, *args)
+        except StoppedError:
+            raise
+        except EngineError as error:
+            self.child.kill()
+            raise StoppedError(f"vLLM failed: {error}; its log: {self.child.log}") from error
+
+    def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
+        """The adapter as vLLM knows it: a number per content, never used for another."""
+        if not checkpoint.adapter:
+            return None
+        key = checkpoint.fingerprint or str(checkpoint.path)
+        number = self.numbers.setdefault(key, len(self.numbers) + 1)
+        return Adapter(f"{number}-{checkpoint.path.name}", number, str(checkpoint.path))
+
+
+class VLLMEngine(TextEngine):
+    """A checkpoint in a running vLLM: others may have been in it before."""
+
+    kind = "vllm"
+
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings, engines: Engines) -> None:
+        """Has vLLM take the checkpoint's weights, and asks it about a text to see that it did.
+
+        Raises:
+            UnsuitableError: the checkpoint is more than vLLM carries out, or it is not there.
+            EngineError: it cannot be loaded, or vLLM's numbers for it are not its own.
+        """
+        if installed() is None:
+            raise EngineError(f"vLLM is not installed: {HOW_TO_INSTALL}")
+        try:
+            super().__init__(checkpoint, settings)
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:
+            raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
+        self._notes: list[str] = []
+        self._swapped = False
+        if reason := self._beyond_vllm():
+            raise UnsuitableError(f"{checkpoint.path}: {reason}")
+        self._engines = engines
+        self._load()
+        self._device = torch.device(self._running.facts["device"])
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._notes
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        running = self._running
+        return {"vllm": dict(running.facts), "log": running.child.log.name}
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]
+        """As many as keep it busy; it starts on the next as soon as one has ended."""
+        return 64 if self._running.facts["device"] == "cpu" else 512
+
+    @property
+    def _running(self) -> Running:
+        running = self._engines.vllm
+        assert running is not None
+        return running
+
+    def _beyond_vllm(self) -> str | None:
+        asked = {k for k, v in self.generation_config.to_diff_dict().items() if v is not None}
+        if others := asked - WITHOUT_EFFECT - {"repetition_penalty"}:
+            return f"its generation_config.json sets {', '.join(sorted(others))}"
+        if self.checkpoint.adapter and (reason := beyond_lora(self.checkpoint.path)):
+            return f"vLLM serves plain LoRA adapters, {reason}"
+        return None
+
+    def _load(self) -> None:
+        """Puts the weights into the running vLLM, or into a fresh one where that is not safe."""
+        start = self._start()
+        try:
+            reason = self._swap(start)
+            if reason is None and (reason := self._probe(fresh=False)) is None:
+                return
+        except StoppedError as error:
+            reason = f"the one that was running failed: {error}"
+        if self._engines.vllm is not None:
+            self._notes.append(f"a fresh vLLM was started: {reason}")
+        try:
+            self._start_afresh(start)
+            reason = self._probe(fresh=True)
+        except StoppedError as error:
+            self._engines.end_vllm()
+            if isinstance(error.__cause__, EngineError):  # it did not crash, it refused
+                reason = str(error)
+            else:
+                raise
+        if reason:
+            self._engines.end_vllm()
+            raise UnsuitableError(f"{self.checkpoint.path}: {reason}")
+
+    def _start_afresh(self, start: Start) -> None:
+        """A new vLLM: in the process that is there, where that is known to give its memory back."""
+        running = self._engines.vllm
+        if running is not None and running.facts["device"] == "cpu" and running.child.is_alive:
+            try:
+                running.open(self, start)
+            except EngineError:
+                self._engines.end_vllm()
+            else:
+                return
+        self._engines.end_vllm()
+        self._engines.vllm = Running(self, start)
+
+    def _start(self) -> Start:
+        lora, base = None, None
+        if self.checkpoint.adapter:
+            base = self.weights
+            siblings = [
+                one.path
+                for one in self._engines.checkpoints
+                if one.adapter and one.base == base and one.state == "ready"
+                if beyond_lora(one.path) is None
+            ]
+            lora = needs([self.checkpoint.path, *siblings])
+        # Room to predict the token behind a full context; some embeddings would change with it.
+        roomy = not depends_on_length(self.config)
+        return Start(
+            dtype=self.settings.dtype,
+            device=self.settings.device,
+            max_model_len=self.max_length + roomy,
+            tensor_parallel_size=self.settings.tensor_parallel_size,
+            allow_pickle=self.settings.allow_pickle,
+            trust_remote_code=self.settings.trust_remote_code,
+            lora=lora,
+            base=base,
+        )
+
+    def _swap(self, start: Start) -> str | None:
+        """Loads the weights into the running vLLM; says why not, if not."""
+        running = self._engines.vllm
+        if running is None:
+            return "none was running"
+        if running.start != start:
+            return "the running one was started with other settings"
+        if self.checkpoint.adapter or running.holds == self.checkpoint.fingerprint != "":
+            return None
+        if reason := cannot_swap(Path(running.weights), Path(self.weights)):
+            return reason
+        running.call("load", self.weights)
+        running.call("repack")
+        running.call("forget")
+        running.weights, running.holds = self.weights, self.checkpoint.fingerprint
+        self._swapped = True
+        self._notes.append("its weights were loaded into the vLLM that was running")
+        return None
+
+    def _probe(self, *, fresh: bool) -> str | None:
+        """Asks vLLM about a text; says how it is not the checkpoint, if it is not."""
+        ids = self.tok_encode(TEXT)[: min(N_TEXT, self.max_length - N_NEXT - 1)]
+        sampling = Sampling(max_gen_toks=N_NEXT)
+        # Generated first: it reads the prefix cache, which must not be of other weights.
+        (generated,) = self._told(self._asks([ids], [0], frozenset()), (), sampling)
+        (scored,) = self._scored([TokenRequest(ids[:1], ids[1:])])
+        probe = Probe(
+            (*ids, *generated.tokens), (*scored[0], *generated.logps), len(generated.tokens)
+        )
+        running = self._running
+        before, running.probe = running.probe, probe
+        if not fresh and self._swapped and before == probe:
+            return "its log-probs of a probe text are to the bit those of the checkpoint before"
+        direct = direct_logps(self.checkpoint, self.settings, probe.tokens)
+        if direct is None:
+            self._notes.append("vLLM was not compared with a forward pass: not enough memory")
+            return None
+        return difference(probe, direct, self.settings.dtype)
+
+    def check_length(self, n_tokens: int) -> str | None:
+        """Why a text of so many tokens has no room in the keys and values, if it has none."""
+        room = int(self._running.facts["max_model_len"])
+        if n_tokens <= room:
+            return None
+        return (
+            f"prompt and answer may have {n_tokens} tokens, vLLM had memory for {room}; give it "
+            "more, or set --max-length lower"
+        )
+
+    def check_prompt(self, ids: Sequence[int], n_more: int = 0) -> str | None:
+        n = min(len(ids) + n_more, self.max_length)
+        return super().check_prompt(ids, n_more) or self.check_length(n)
+
+    def check(self, request: TokenRequest) -> str | None:
+        n = min(len(request.context) + len(request.continuation), self.max_length + 1)
+        return super().check(request) or self.check_length(n)
+
+    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+        longest = self.max_length + 1
+        cut = []
+        for request in requests:
+            if reason := self.check(request):
+                raise EngineError(f"{self.checkpoint.path}: {reason}")
+            room = longest - len(request.continuation)
+            cut.append(TokenRequest(list(request.context)[-room:], list(request.continuation)))
+        return [
+            Logp(sum(logps), greedy, len(request.context) - len(one.context))
+            for (logps, greedy), request, one in zip(self._scored(cut), requests, cut, strict=True)
+        ]
+
+    def _scored(self, requests: Sequence[TokenRequest]) -> list[tuple[list[float], bool]]:
+        adapter = self._running.adapter(self.checkpoint)
+        asks = [(list(one.context), list(one.continuation), adapter) for one in requests]
+        return self._running.call("score", asks)  # type: ignore[no-any-return]
+
+    def decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        until: Sequence[str],
+        sampling: Sampling,
+        seeds: Sequence[int],
+    ) -> list[tuple[list[int], bool]]:
+        return self._call(self._asks(prompts, seeds, self.end_ids), until, sampling)
+
+    def generate_together(
+        self,
+        others: Sequence[Engine],
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] = (),
+    ) -> list[list[Generation]]:
+        several = [self, *(one for one in others if isinstance(one, VLLMEngine))]
+        if len(several) <= len(others) or not all(one.checkpoint.adapter for one in several):
+            return super().generate_together(others, prompts, sampling, seeds)
+        seeds = seeds or range(sampling.seed, sampling.seed + len(prompts))
+        sent = [(engine, *engine.rows(prompts, sampling)) for engine in several]
+        until = sent[0][2]
+        if any(stops != until for *_, stops in sent):  # end-of-sequence is one of them
+            return super().generate_together(others, prompts, sampling, seeds)
+        asks = [
+            ask for engine, rows, _ in sent for ask in engine._asks(rows, seeds, engine.end_ids)
+        ]
+        decoded = iter(self._call(asks, until, sampling))
+        return [
+            engine.read(prompts, rows, list(itertools.islice(decoded, len(rows))), until)
+            for engine, rows, _ in sent
+        ]
+
+    def _asks(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], end_ids: frozenset[int]
+    ) -> list[Ask]:
+        adapter = self._running.adapter(self.checkpoint)
+        tokenizer = str(tokenizer_folder(self.checkpoint))
+        return [
+            Ask(list(prompt), seed, tokenizer, end_ids, adapter)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+
+    def _told(self, asks: Sequence[Ask], until: Sequence[str], sampling: Sampling) -> list[Told]:
+        manner = Manner(
+            tuple(until),
+            sampling.max_gen_toks,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.top_k,
+            self.generation_config.repetition_penalty or 1.0,
+        )
+        return self._running.call("generate", asks, manner)  # type: ignore[no-any-return]
+
+    def _call(
+        self, asks: Sequence[Ask], until: Sequence[str], sampling: Sampling
+    ) -> list[tuple[list[int], bool]]:
+        return [
+            (one.tokens, not any(map(math.isnan, one.logps)))
+            for one in self._told(asks, until, sampling)
+        ]
+
+
+def _environment(start: Start) -> dict[str, str]:
+    on_cpu = installed() == "vllm-cpu"
+    found = {**QUIET, **(ON_CPU if on_cpu else {})}
+    if start.device.startswith("cuda:"):
+        found["CUDA_VISIBLE_DEVICES"] = start.device.removeprefix("cuda:")
+    return found
+
+
+def _arguments(engine: VLLMEngine, start: Start) -> dict[str, Any]:
+    """Of `vllm.LLM`.
+
+    Raises:
+        UnsuitableError: the build of vLLM that is installed has no such device.
+    """
+    build = installed()
+    if build == "vllm-cpu" and start.device.startswith("cuda"):
+        raise UnsuitableError("vllm-cpu runs on the CPU only; install vllm for GPUs instead of it")
+    if build == "vllm" and start.device == "cpu":
+        raise UnsuitableError("vllm runs on GPUs; install vllm-cpu instead of it for the CPU")
+    arguments: dict[str, Any] = {
+        "model": start.base or engine.weights,
+        "dtype": start.dtype,
+        "max_model_len": start.max_model_len,
+        "tensor_parallel_size": start.tensor_parallel_size,
+        "trust_remote_code": start.trust_remote_code,
+        "load_format": "auto" if start.allow_pickle else "safetensors",
+        "seed": 0,
+    }
+    if start.lora:
+        arguments |= {
+            "enable_lora": True,
+            "max_loras": 4,
+            "max_lora_rank": _lora_rank(start.lora.rank),
+            # Left out, vLLM would take the head for one of them and die of log-probs.
+            "lora_target_modules": list(start.lora.modules),
+        }
+    if build == "vllm-cpu":
+        arguments |= {
+            "enforce_eager": True,
+            "block_size": CPU_BLOCK,
+            "kv_cache_memory_bytes": _kv_bytes(engine),
+        }
+    else:
+        arguments["gpu_memory_utilization"] = engine.settings.gpu_memory_utilization
+    return arguments
+
+
+def _lora_rank(rank: int) -> int:
+    """The least rank that vLLM can be started with for one."""
+    return next((one for one in (8, 16, 32, 64, 128, 256, 320, 512) if one >= rank), rank)
+
+
+def _kv_bytes(engine: VLLMEngine) -> int:
+    """Memory for keys and values on a CPU, where vLLM would take nearly all there is."""
+    config = engine.config.get_text_config()
+    if not getattr(config, "num_attention_heads", None):
+        return 4 * LEAST_KV_BYTES
+    n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    item = getattr(torch, engine.settings.dtype).itemsize
+    per_token = 2 * config.num_hidden_layers * n_heads * size * item
+    longest = engine.max_length + CPU_BLOCK
+    wanted = per_token * max(longest, CPU_SEQUENCES * min(longest, USUAL_LENGTH))
+    most = int(psutil.virtual_memory().available * CPU_MEMORY_SHARE)
+    return max(LEAST_KV_BYTES, min(int(wanted), most))
+
+
+def _is_out_of_memory(text: str) -> bool:
+    said = text.lower()
+    return "kv cache" in said or "out of memory" in said or "memory" in said
+
+
+@contextmanager
+def open_vllm(
+    checkpoint: Checkpoint, settings: EngineSettings, engines: Engines
+) -> Iterator[VLLMEngine]:
+    """A checkpoint in vLLM, which goes on running for the next one."""
+    yield VLLMEngine(checkpoint, settings, engines)

@@ -78,6 +78,13 @@ def test_tokens_without_a_share_are_never_drawn_whatever_the_number():
     assert drawn([0.0, 30.0, 29.9], [least, most], temperature=1e-30).tolist() == [1, 1]
 
 
+def test_shares_that_rounding_leaves_below_one_leave_no_number_without_a_token():
+    rows = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0))
+    assert (rows.softmax(-1).double().sum(-1) < 1).any()
+    for row in rows:
+        assert drawn(row.tolist(), [1 - 2.0**-53], temperature=1.0).tolist() == [999]
+
+
 def test_a_texts_draws_hang_on_its_seed_alone():
     sampling = Sampling(temperature=1.5)
     logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))

@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_text
+from lm_eval.models.utils import postprocess_generated_text
 
 from prefbench.client import Client, Endpoint, Failure
+from prefbench.engines import Engines
 from prefbench.engines.base import (
     EngineSettings,
     Generation,
@@ -85,6 +86,12 @@ class ServerEngine(TextEngine):
         if self._refusals:
             found.append(f"refused by the server: {len(self._refusals)}, e.g. {self._refusals[0]}")
         return found
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        gives_ids = self.__dict__.get("_gives_ids")  # None where nothing was generated
+        asked = {"url": self._device, "path": self._path, "model": self._model}
+        return {"server": {**asked, "max_model_len": self._longest, "gives_ids": gives_ids}}
 
     @property
     def max_length(self) -> int:
@@ -270,21 +277,19 @@ class ServerEngine(TextEngine):
         """A text per prompt; in chat mode nothing is cut, the server refuses what is too long."""
         if self._gives_ids and not self._is_chat:
             return super().generate(prompts, sampling, seeds)
-        room = self.max_length - sampling.max_gen_toks
-        if room <= 0:
-            raise self._error(
-                f"{sampling.max_gen_toks} tokens to generate leave no room for a prompt in a "
-                f"context of {self.max_length}"
-            )
-        end = self.tokenizer.decode([self.eot_token_id])
-        until = handle_stop_sequences(list(sampling.until), eos=end)
-        seeds = seeds or range(sampling.seed, sampling.seed + len(prompts))
-        bodies, cuts = [], []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            ids = [int(i) for i in prompt]
-            cuts.append(0 if self._is_chat else max(0, len(ids) - room))
-            asked = self._messages(ids) if self._is_chat else {"prompt": ids[cuts[-1] :]}
-            bodies.append({**asked, **self._generating(until, sampling, seed)})
+        rows, until = self.rows(prompts, sampling)
+        seeds = seeds or range(sampling.seed, sampling.seed + len(rows))
+        if self._is_chat:
+            asked, cuts = [self._messages(prompt) for prompt in prompts], [0] * len(rows)
+        else:
+            asked = [{"prompt": [int(i) for i in row]} for row in rows]
+            cuts = [
+                max(0, len(prompt) - len(row)) for prompt, row in zip(prompts, rows, strict=True)
+            ]
+        bodies = [
+            {**one, **self._generating(until, sampling, seed)}
+            for one, seed in zip(asked, seeds, strict=True)
+        ]
         return [
             self._read_text(answer, until)._replace(n_cut=n_cut)
             for answer, n_cut in zip(self._ask(bodies), cuts, strict=True)
@@ -370,6 +375,7 @@ class ServerEngine(TextEngine):
 
     def _messages(self, prompt: Sequence[int]) -> dict[str, Any]:
         """The messages that a prompt was rendered from; any other text is said by the user."""
+        prompt = [int(i) for i in prompt]
         text = self._texts.get(array("i", prompt).tobytes())
         if text is None:
             text = str(self.tokenizer.decode(list(prompt), skip_special_tokens=True))
@@ -447,7 +453,7 @@ def _are_ids(ids: object) -> bool:
 
 @contextmanager
 def open_server(
-    checkpoint: Checkpoint, settings: EngineSettings, engines: object = None
+    checkpoint: Checkpoint, settings: EngineSettings, engines: Engines | None = None
 ) -> Iterator[ServerEngine]:
     """A served checkpoint, for the length of a `with`; the server itself stays as it is."""
     server = settings.server

@@ -280,6 +280,13 @@ def test_a_server_that_gives_only_text(served: Path) -> None:
         assert engine.generate([long], Sampling(max_gen_toks=8))[0].n_cut == 8
         assert server.requests[-1][1]["prompt"] == long[8:]
         assert "texts and token counts are its own" in engine.notes[1]
+        assert engine.facts["server"] == {
+            "url": url,
+            "path": "/completions",
+            "model": "taught",
+            "max_model_len": None,
+            "gives_ids": False,
+        }
         with pytest.raises(EngineError, match="leave no room"):
             engine.generate([[5]], Sampling(max_gen_toks=SERVED_CONTEXT))
 

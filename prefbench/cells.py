@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from prefbench import data
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
@@ -186,7 +186,14 @@ def _engine_for(task: Task, asked: str) -> str:
     return "vllm" if task.kind == "generate_until" and installed() else "hf"
 
 
-def in_order(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+class Unit(NamedTuple):
+    """Cells of one task that are measured together, and the group whose engines are open then."""
+
+    group: tuple[str, ...]
+    cells: tuple[PlannedCell, ...]
+
+
+def in_units(cells: Sequence[PlannedCell]) -> list[Unit]:
     """Cells in the order in which engines are best opened, in groups that are open together.
 
     One engine kind after the other, since two would share a GPU's memory; checkpoints whose
@@ -207,13 +214,15 @@ def in_order(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
     kinds = list(dict.fromkeys(kind for kind, *_ in groups))
     families = list(dict.fromkeys(key[:2] for key in groups))
     ordered = sorted(groups, key=lambda key: (kinds.index(key[0]), families.index(key[:2])))
-    return [_by_task(groups[key]) for key in ordered]
+    return [Unit(key, alike) for key in ordered for alike in _by_task(groups[key])]
 
 
-def _by_task(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Cells of one task after those of another, in the order in which they came."""
-    names = list(dict.fromkeys(cell.task.name for cell in cells))
-    return sorted(cells, key=lambda cell: names.index(cell.task.name))
+def _by_task(cells: Sequence[PlannedCell]) -> list[tuple[PlannedCell, ...]]:
+    """Cells of one task together, tasks in the order in which they came."""
+    tasks: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        tasks.setdefault(cell.task.name, []).append(cell)
+    return [tuple(alike) for alike in tasks.values()]
 
 
 def find(root: Path | Sequence[Path], settings: Settings, *, final_only: bool) -> list[Checkpoint]:

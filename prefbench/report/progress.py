@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from prefbench.listener import Listener
 from prefbench.records import Checkpoint
 from prefbench.report.tables import plain
-from prefbench.runner import Listener
 from prefbench.tasks import Task
 
 

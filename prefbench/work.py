@@ -1,0 +1,247 @@
+"""The work of a run: cells are measured one after the other, and none takes others down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from prefbench import data
+from prefbench.cells import PlannedCell, Settings, Unit, in_units
+from prefbench.engines import Engines
+from prefbench.errors import CheckpointError, PrefbenchError, StoppedError, StoreError
+from prefbench.listener import Listener
+from prefbench.manifest import manifest_of
+from prefbench.opening import Opening
+from prefbench.records import Answer
+from prefbench.store import Batch, Cell, Store
+from prefbench.tasks import splits_of
+
+if TYPE_CHECKING:
+    from prefbench.engines.base import Engine
+    from prefbench.measures.requests import Requests
+
+
+class Work:
+    """Measures cells, for the length of a `with`; engines stay open from a unit to the next."""
+
+    def __init__(
+        self, store: Store, settings: Settings, listener: Listener, engines: Engines
+    ) -> None:
+        self.engines = engines
+        self.store = store
+        self.settings = settings
+        self.listener = listener
+        self.failed: dict[str, str] = {}
+        self._requests: dict[tuple[Any, ...], Requests] = {}
+        self._group: tuple[str, ...] | None = None
+        self._openings: dict[str, Opening] = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the engines of the units so far."""
+        self._open.close()
+        self._openings.clear()
+        self._group = None
+
+    def carry_out(self, cells: Sequence[PlannedCell]) -> dict[str, str]:
+        """Measures cells and returns the reasons of those that failed.
+
+        A cell that another process has claimed is left to it until the end, then waited for.
+        """
+        claimed = [cell for unit in in_units(cells) for cell in self.measure(unit, wait=False)]
+        self.close()
+        for unit in in_units(claimed):
+            self.measure(unit, wait=True)
+        return self.failed
+
+    def measure(self, unit: Unit, *, wait: bool) -> list[PlannedCell]:
+        """Measures a unit; returns the cells that another process has claimed, where not to wait.
+
+        The engines of its group are open together, and closed when a unit of another group comes.
+        """
+        if unit.group != self._group:
+            self.close()
+            self._group = unit.group
+        others, members = [], []
+        with contextlib.ExitStack() as claims:
+            for planned in unit.cells:
+                cell = claims.enter_context(self.store.claim(planned.cell, wait=wait))
+                if cell is None:
+                    others.append(planned)
+                elif not self.store.is_sealed(planned.cell):
+                    members.append((planned, cell, self._opening(planned)))
+            if len(members) > 1:
+                self._ask_together(members)
+            for planned, cell, opening in members:
+                self._measure_cell(planned, cell, opening)
+        return others
+
+    def _opening(self, planned: PlannedCell) -> Opening:
+        key = planned.checkpoint.fingerprint
+        if key not in self._openings:
+            self._openings[key] = self._open.enter_context(
+                Opening(
+                    planned,
+                    self.settings,
+                    self.engines,
+                    logs=self.store.folder / "logs",
+                    on_notice=self.listener.on_notice,
+                )
+            )
+        return self._openings[key]
+
+    def _ask_together(self, members: Sequence[tuple[PlannedCell, Cell, Opening]]) -> None:
+        """Fills the journals of several cells by joint calls, as far as that goes.
+
+        What it does not get done, and whatever goes wrong, is left to each cell by itself.
+        """
+        from prefbench.measures.answers import ask_together, plan
+
+        self.listener.on_cell(members[0][0].checkpoint, members[0][0].task)
+        try:
+            engines = [opening.engine() for _, _, opening in members]
+            first = engines[0]
+            requests = self._requests_for(members[0][0], first)
+            alike = [
+                (cell, engine)
+                for (planned, cell, _), engine in zip(members, engines, strict=True)
+                if self._requests_for(planned, engine) is requests
+            ]
+            size = self._batch_size(first)
+            kept = [cell.resume({"batch_size": size}) for cell, _ in alike]
+            with requests.built_by(first):
+                for number, items in enumerate(plan(requests, size)):
+                    texts = requests.digest(items)
+                    lacking = [
+                        pair
+                        for pair, there in zip(alike, kept, strict=True)
+                        if number not in there or there[number].texts != texts
+                    ]
+                    answers = ask_together(requests, [engine for _, engine in lacking], items)
+                    for (cell, _), found in zip(lacking, answers, strict=True):
+                        cell.append(number, Batch(texts, found))
+                    done = min((number + 1) * size, len(requests))
+                    self.listener.on_step(f"asking {len(alike)} together", done, len(requests))
+        except StoreError:
+            raise
+        except PrefbenchError as error:
+            self.listener.on_notice(f"{members[0][0].task.name}: asked one by one: {error}")
+
+    def _batch_size(self, engine: Engine) -> int:
+        return self.settings.batch_size or engine.batch_size
+
+    def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
+        """One cell; whatever goes wrong inside it is written down and the others go on."""
+        self.listener.on_cell(planned.checkpoint, planned.task)
+        reason = None
+        try:
+            try:
+                self._fill(planned, cell, opening)
+            except StoppedError as error:
+                opening.reopen(error)
+                self._fill(planned, cell, opening)
+        except StoreError:
+            raise  # a directory that cannot be written fails every cell alike
+        except Exception as error:  # noqa: BLE001  # the one: a cell never takes others down
+            known = isinstance(error, PrefbenchError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            self.failed[planned.cell] = reason
+            opening.note(reason)
+            if isinstance(error, CheckpointError):  # nor may its answers be gone on with
+                cell.journal.unlink(missing_ok=True)
+            cell.fail(reason, traceback.format_exc())
+        self.listener.on_cell_end(planned.checkpoint, planned.task, reason)
+
+    def _fill(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
+        """Asks what the journal does not have yet, then seals the cell."""
+        from prefbench.measures.answers import item_metrics
+
+        started = time.monotonic()
+        engine = opening.engine()
+        requests = self._requests_for(planned, engine)
+        with requests.built_by(engine):
+            answers, n_resumed = self._ask(requests, engine, cell)
+        digest = requests.digest()
+        self.store.write_items(
+            digest,
+            (
+                {
+                    "item": item.item,
+                    "cluster": item.cluster,
+                    "prompt": item.prompt,
+                    "continuations": list(item.continuations),
+                    "fields": json.dumps(item.fields, default=str, ensure_ascii=False),
+                }
+                for item in requests.items
+            ),
+        )
+        manifest = manifest_of(
+            planned,
+            self.settings,
+            engine,
+            requests,
+            answers,
+            notes=[*opening.notes, *engine.notes],
+            items=digest,
+            seconds=time.monotonic() - started,
+            resumed_batches=n_resumed,
+        )
+        records = item_metrics(requests, answers)
+        opening.check_unchanged()
+        cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
+
+    def _ask(self, requests: Requests, engine: Engine, cell: Cell) -> tuple[list[Answer], int]:
+        """All answers, and how many batches of them the journal had for the same texts."""
+        from prefbench.measures.answers import ask, plan
+
+        size = self._batch_size(engine)
+        kept = cell.resume({"batch_size": size})
+        answers: list[Answer] = []
+        n_resumed = 0
+        self.listener.on_step("asking", 0, len(requests))
+        for number, items in enumerate(plan(requests, size)):
+            texts = requests.digest(items)
+            batch = kept.get(number)
+            if batch and batch.texts == texts:
+                n_resumed += 1
+            else:
+                batch = Batch(texts, ask(requests, engine, items))
+                cell.append(number, batch)
+            answers += batch.answers
+            self.listener.on_step("asking", len(answers), len(requests))
+        return answers, n_resumed
+
+    def _requests_for(self, planned: PlannedCell, engine: Engine) -> Requests:
+        """The task's prompts and token ids: one for all checkpoints with this tokenizer."""
+        from prefbench.harness import build_task
+        from prefbench.measures.requests import build_requests
+
+        chat = bool(planned.identity["chat"])
+        key = (planned.task.name, planned.planned.limit, chat, engine.tokenizer_key)
+        if key not in self._requests:
+            assert planned.planned.source is not None
+            source = planned.planned.source
+            harness = build_task(
+                planned.task,
+                source,
+                data.load(source, splits_of(planned.task, source)),
+                self.settings.fewshot,
+            )
+            self._requests[key] = build_requests(
+                planned.task,
+                harness,
+                engine,
+                chat=chat,
+                limit=planned.planned.limit,
+            )
+        return self._requests[key]

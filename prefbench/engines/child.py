@@ -7,13 +7,9 @@ never given back) stays in the child; if it crashes or hangs, it is ended and we
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import select
-import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,11 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prefbench.errors import EngineError, StoppedError
+from prefbench.processes import end_group, end_with_parent, ending, leave, said
 
 PATIENCE = 10.0
 """Seconds that a child has to end by itself once it is told to."""
-LOG_TAIL = 4000
-"""Characters of the log that a message may quote from."""
 
 Calls = Mapping[str, Callable[..., Any]]
 
@@ -98,7 +93,9 @@ class Child:
                     raise EngineError(value)
         except (EOFError, OSError) as error:
             self.kill()
-            raise StoppedError(f"its process ended ({self._ending()})") from error
+            raise StoppedError(
+                f"its process ended ({ending(self._process, self.log, self._log_start)})"
+            ) from error
         except BaseException as error:
             if not isinstance(error, EngineError):  # interrupted halfway: out of step from now on
                 self.kill()
@@ -114,38 +111,25 @@ class Child:
 
     def kill(self) -> None:
         """Ends it and everything it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        end_group(self._process)
         self._connection.close()
 
     def said(self) -> str:
         """The end of what it printed."""
-        with contextlib.suppress(OSError), self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, size - LOG_TAIL))
-            return file.read().decode(errors="replace").strip()
-        return ""
-
-    def _ending(self) -> str:
-        code = self._process.returncode
-        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-        last = self.said().rpartition("\n")[2]
-        quoted = f", its last words: {last[:300]}" if last else ""
-        return f"{how}{quoted}; its log: {self.log}"
+        return said(self.log, self._log_start)
 
 
 def serve(calls: Calls) -> NoReturn:
     """The child's side: carries out calls until it is told to stop or its parent is gone."""
     connection = Connection(int(sys.argv[1]))
     parent = os.getppid()
-    _end_with_parent(connection, parent)
+    end_with_parent(connection.fileno(), parent)
     while True:
         name, args = connection.recv()
         if name == "stop":
             with contextlib.suppress(Exception):
                 calls["stop"]()
-            _leave()
+            leave()
         try:
             connection.send(("value", calls[name](*args)))
         except Exception as error:  # noqa: BLE001  # whatever it is, the other side must hear of it
@@ -165,31 +149,3 @@ def progress(every: float = 1.0) -> Callable[[], None]:
             connection.send(("alive", None))
 
     return tell
-
-
-def _end_with_parent(connection: Connection, parent: int) -> None:
-    """Ends this process as soon as its parent does, however that ended.
-
-    The kernel sends the signal where it can, also while this process is stuck; elsewhere, and for
-    processes that this one started, a thread sees the connection close.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(connection.fileno(), 0)  # closing is told whatever is asked for
-        poll.poll()
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="parent watch").start()
-    if os.getppid() != parent:  # it was gone before the signal was asked for
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _leave() -> NoReturn:
-    """Ends this process without the seconds that engine libraries take to fold up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

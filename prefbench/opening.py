@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefbench.cells import PlannedCell, Settings
 from prefbench.checkpoints import read_checkpoint
 from prefbench.engines import Engines
+from prefbench.engines.adapters import changes_nothing
 from prefbench.errors import CheckpointError, EngineError, StoppedError, UnsuitableError
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Opening:
             on_notice: told what the user should know while it happens.
         """
         self.notes: list[str] = []
-        """What a reader of the numbers should know of how they came about."""
+        """How the numbers came about, for somebody who wonders."""
+        self.warnings: list[str] = []
+        """What nobody should read the numbers without."""
         self._checkpoint = planned.checkpoint
         self._kind = str(planned.identity["engine"])
         self._dtype = str(planned.identity["dtype"])
@@ -78,6 +81,9 @@ class Opening:
                 engine = self._open(FALLBACK)
             self.check_unchanged()
             self._engine = engine
+            if self._checkpoint.adapter and changes_nothing(self._checkpoint.path):
+                self.warnings.append("the adapter changes nothing: all its B matrices are zero")
+                self._on_notice(f"{self._checkpoint.name}: {self.warnings[-1]}")
         return self._engine
 
     def _open(self, kind: str) -> Engine:

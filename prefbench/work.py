@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefbench import data
 from prefbench.cells import PlannedCell, Settings, Unit, in_units
 from prefbench.engines import Engines
-from prefbench.errors import CheckpointError, PrefbenchError, StoppedError, StoreError
+from prefbench.errors import CheckpointError, EngineError, PrefbenchError, StoppedError, StoreError
 from prefbench.listener import Listener
 from prefbench.manifest import manifest_of
 from prefbench.opening import Opening
@@ -109,14 +109,16 @@ class Work:
 
         self.listener.on_cell(members[0][0].checkpoint, members[0][0].task)
         try:
-            engines = [opening.engine() for _, _, opening in members]
-            first = engines[0]
-            requests = self._requests_for(members[0][0], first)
-            alike = [
-                (cell, engine)
-                for (planned, cell, _), engine in zip(members, engines, strict=True)
-                if self._requests_for(planned, engine) is requests
-            ]
+            able = []
+            for planned, cell, opening in members:
+                with contextlib.suppress(EngineError):  # it will be told of the cell itself
+                    engine = opening.engine()
+                    if engine.kind == planned.identity["engine"]:
+                        able.append((cell, engine, self._requests_for(planned, engine)))
+            if len(able) < 2:
+                return
+            _, first, requests = able[0]
+            alike = [(cell, engine) for cell, engine, same in able if same is requests]
             size = self._batch_size(first)
             kept = [cell.resume({"batch_size": size}) for cell, _ in alike]
             with requests.built_by(first):
@@ -192,6 +194,7 @@ class Work:
             requests,
             answers,
             notes=[*opening.notes, *engine.notes],
+            warnings=opening.warnings,
             items=digest,
             seconds=time.monotonic() - started,
             resumed_batches=n_resumed,

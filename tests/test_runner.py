@@ -68,7 +68,7 @@ def test_every_cell_is_measured_once(runs: Path, mirror: Path, monkeypatch: Any)
     def refuse(*args: Any) -> None:
         raise AssertionError("a model was loaded for a run that was done")
 
-    monkeypatch.setattr(prefbench.engines, "open_engine", refuse)
+    monkeypatch.setattr(prefbench.engines.Engines, "open", refuse)
     again = measure(runs, mirror)
     assert again.measured == ()
     assert set(again.done) == set(first.measured)

@@ -12,7 +12,7 @@ from prefbench.records import Checkpoint
 
 if TYPE_CHECKING:
     from prefbench.engines.base import Engine, EngineSettings
-    from prefbench.engines.vllm import Running
+    from prefbench.engines.running import Running
 
 ENGINES: Mapping[str, str] = {
     "hf": "prefbench.engines.hf:open_hf",

@@ -70,12 +70,16 @@ class HFEngine(TextEngine):
         try:
             super().__init__(checkpoint, settings)
             self._device = torch.device(_pick_device(settings.device))
-            self.model: Any = AutoModelForCausalLM.from_pretrained(
+            found: Any = AutoModelForCausalLM.from_pretrained(
                 self.weights,
+                output_loading_info=True,
                 dtype=getattr(torch, settings.dtype),
                 use_safetensors=not settings.allow_pickle or None,
                 trust_remote_code=settings.trust_remote_code,
             )
+            self.model, loaded = found
+            if lost := sorted(loaded["missing_keys"]):  # it would make them up
+                raise OSError(f"its weights lack {len(lost)} tensors, of which {lost[0]}")
             if checkpoint.adapter:
                 self.model = _with_adapter(self.model, str(checkpoint.path), settings)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:

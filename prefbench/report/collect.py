@@ -175,12 +175,18 @@ def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any
     for key, what in _CONDITIONS.items():
         by_value: dict[str, list[str]] = {}
         for one in manifests:
-            value = one["identity"][key]
+            # What was asked for, but for the engine: another may have had to do instead.
+            value = one["engine"]["kind"] if key == "engine" else one["identity"][key]
             said = {True: "on", False: "off"}.get(value, str(value))
             by_value.setdefault(said, []).append(one["checkpoint"]["name"])
         if len(by_value) > 1:
             told = "; ".join(f"{value}: {', '.join(who)}" for value, who in by_value.items())
             notes.append(f"{what} differs ({told})")
+    warned: dict[str, list[str]] = {}
+    for one in manifests:
+        for warning in one.get("warnings", ()):
+            warned.setdefault(warning, []).append(one["checkpoint"]["name"])
+    notes += [f"{', '.join(who)}: {warning}" for warning, who in warned.items()]
     if len({one["items"] for one in manifests}) > 1:
         notes.append("not all checkpoints were sent the same text")
     return [f"{name}: {note}" for note in notes]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from prefbench.engines import Engines
 from tests.small_models import make
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    """Opens engines; the one vLLM of this test process goes on running in it."""
+    with Engines() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from prefbench import data
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
@@ -22,6 +23,7 @@ from prefbench.records import Checkpoint
 from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, tasks_folder
 
 ChatTemplate = Literal["auto", "on", "off"]
+ServerApi = Literal["completions", "chat"]
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -42,12 +44,25 @@ class Settings:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     tensor_parallel_size: int = 1
+    """GPUs that vLLM spreads one checkpoint over."""
+    data_parallel_size: int = 1
+    """Engines that measure at the same time, each on GPUs of its own."""
     gpu_memory_utilization: float = 0.9
     engine_timeout: float = 900.0
     """Seconds without progress after which vLLM counts as hung."""
+    base_url: str | None = None
+    """Of the OpenAI-compatible endpoint that the engine `server` asks."""
+    served_model: str | None = None
+    """The name it serves the checkpoint under; None is the one that is the checkpoint's."""
+    server_api: ServerApi = "completions"
+    api_key_env: str | None = None
+    """The environment variable that holds the endpoint's key."""
+    concurrency: int = 32
+    """Requests to the endpoint under way at once."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "max_length", "batch_size", "tensor_parallel_size"):
+        counts = ("limit", "max_length", "batch_size", "tensor_parallel_size", "data_parallel_size")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
@@ -62,6 +77,13 @@ class Settings:
         engines = ("auto", *ENGINES)
         if self.engine not in engines:
             raise InputError(f"engine is one of {', '.join(engines)}, not {self.engine!r}")
+        if self.engine == "server" and not self.base_url:
+            raise InputError("the engine server needs a base_url, e.g. http://127.0.0.1:8000/v1")
+        if urlsplit(self.base_url or "").password:
+            raise InputError(
+                "base_url holds a password, which would be kept with the results; put it into an "
+                "environment variable and name that as api_key_env"
+            )
 
 
 @dataclass(frozen=True)
@@ -163,7 +185,7 @@ def plan_cells(
 
 def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings) -> PlannedCell:
     dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
-    identity = {
+    identity: dict[str, Any] = {
         "checkpoint": checkpoint.fingerprint,
         "task": planned.task.definition,
         "data": planned.data,
@@ -175,6 +197,8 @@ def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings)
         "dtype": dtype,
         "max_length": settings.max_length,
     }
+    if settings.engine == "server":
+        identity["server"] = [settings.server_api, settings.served_model]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return PlannedCell(digest[:24], checkpoint, planned, identity)
 

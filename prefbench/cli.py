@@ -42,6 +42,11 @@ class Chat(StrEnum):
     off = "off"
 
 
+class ServerApi(StrEnum):
+    completions = "completions"
+    chat = "chat"
+
+
 class Interval(StrEnum):
     percentile = "percentile"
     bca = "bca"
@@ -147,12 +152,29 @@ def run(
     tensor_parallel_size: Annotated[
         int, typer.Option(help="GPUs that vLLM spreads one checkpoint over.")
     ] = 1,
+    data_parallel_size: Annotated[
+        int,
+        typer.Option(help="Engines at once, each on GPUs of its own; they share the cells."),
+    ] = 1,
     gpu_memory_utilization: Annotated[
         float, typer.Option(help="Share of a GPU's memory that vLLM may take.")
     ] = 0.9,
     engine_timeout: Annotated[
         float, typer.Option(help="Seconds without progress after which vLLM counts as hung.")
     ] = 900.0,
+    base_url: Annotated[
+        str | None, typer.Option(help="For --engine server: an OpenAI-compatible endpoint.")
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(help="The name it serves the checkpoint under.")
+    ] = None,
+    server_api: Annotated[
+        ServerApi, typer.Option(help="chat: the server applies its own chat template.")
+    ] = ServerApi.completions,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds its key.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests to it at once.")] = 32,
     mirror: Mirrors = [],  # noqa: B006
     task_folder: Folders = [],  # noqa: B006
     baseline: Baseline = None,
@@ -177,8 +199,14 @@ def run(
         max_length=max_length,
         batch_size=batch_size,
         tensor_parallel_size=tensor_parallel_size,
+        data_parallel_size=data_parallel_size,
         gpu_memory_utilization=gpu_memory_utilization,
         engine_timeout=engine_timeout,
+        base_url=base_url,
+        served_model=served_model,
+        server_api=server_api.value,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )

@@ -14,7 +14,7 @@ from prefbench.engines.adapters import changes_nothing
 from prefbench.errors import CheckpointError, EngineError, StoppedError, UnsuitableError
 
 if TYPE_CHECKING:
-    from prefbench.engines.base import Engine
+    from prefbench.engines.base import Engine, ServerSettings
 
 FALLBACK = "hf"
 """Does what other engines cannot: it is slower, and knows everything that transformers knows."""
@@ -99,8 +99,24 @@ class Opening:
             gpu_memory_utilization=self._settings.gpu_memory_utilization,
             timeout=self._settings.engine_timeout,
             log_folder=self._logs,
+            server=self._server(),
         )
         return self._stack.enter_context(self._engines.open(kind, self._checkpoint, settings))
+
+    def _server(self) -> ServerSettings | None:
+        from prefbench.engines.base import ServerSettings
+
+        asked = self._settings
+        if asked.base_url is None:
+            return None
+        return ServerSettings(
+            asked.base_url,
+            asked.served_model,
+            asked.api_key_env,
+            asked.server_api,
+            asked.concurrency,
+            asked.engine_timeout,
+        )
 
     def _tell(self, text: str) -> None:
         self.notes.append(text)

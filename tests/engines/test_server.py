@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from prefbench.cells import Settings
 from prefbench.engines import open_engine
 from prefbench.engines.base import (
     EngineSettings,
@@ -23,6 +24,8 @@ from prefbench.engines.server import open_server, served_name
 from prefbench.errors import EngineError, InputError
 from prefbench.measures.answers import NOT_FINITE
 from prefbench.records import Checkpoint
+from prefbench.runner import run
+from prefbench.store import Store
 from tests.asking import answers_of, checkpoint_at, requests_of
 from tests.serving import REPLIES, SERVED_CONTEXT, Said, make_served, scripted, vllm_server
 from tests.small_models import TURN_END
@@ -529,3 +532,31 @@ def test_what_must_be_said() -> None:
         open_server(FINAL, EngineSettings()),
     ):
         pass
+
+
+def test_a_run_through_a_server_is_the_run_by_hf(
+    vllm: str, served: Path, small_zoo: Path, tmp_path: Path
+) -> None:
+    answers = []
+    hf = Settings(engine="hf", limit=6, max_length=SERVED_CONTEXT - 8)
+    for settings in (hf, replace(hf, engine="server", base_url=vllm)):
+        results = tmp_path / settings.engine
+        outcome = run(
+            served,
+            tasks=["demo_arithmetic", "demo_everyday"],
+            results=results,
+            settings=settings,
+            mirrors=[small_zoo / "data"],
+        )
+        assert len(outcome.measured) == 2
+        assert not outcome.failed
+        store = Store(results)
+        answers.append([one for name in sorted(outcome.measured) for one in store.answers(name)])
+        kinds = {store.manifest(name)["engine"]["kind"] for name in outcome.measured}
+        assert kinds == {settings.engine}
+    by_hf, by_server = ({one.item: one for one in some if one.texts} for some in answers)
+    assert by_hf == by_server
+    by_hf, by_server = ({one.item: one.logps for one in some if one.logps} for some in answers)
+    assert by_hf.keys() == by_server.keys()
+    for item, logps in by_hf.items():
+        assert by_server[item] == pytest.approx(logps, abs=1e-4)

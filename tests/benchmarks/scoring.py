@@ -319,7 +319,7 @@ def process_row(name: str, folder: Path, mirror: Path, device: str) -> str:
     results = folder / f"results-{name}"
     shutil.rmtree(results, ignore_errors=True)
     mine = [*(f"--task={task}_{n}shot" for task, n in tasks), f"--limit={n_items}"]
-    mine.append(f"--device={device}")
+    mine += [f"--device={device}", "--engine=hf"]
     seconds, _ = timed(
         lambda: called(
             [

@@ -27,3 +27,9 @@ class Listener:
     """With the reason where it failed."""
     on_notice: Callable[[str], None] = _nothing
     """What the user should know now: an engine that did not do, another that does instead."""
+    for_engine: Callable[[int], Listener] | None = None
+    """Of several engines at once, the one who is told of this one; by default this one of all."""
+
+    def of(self, engine: int) -> Listener:
+        """Who is told of one of several engines."""
+        return self.for_engine(engine) if self.for_engine else self

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,9 @@ from prefbench.engines import Engines
 from prefbench.errors import DataError
 from prefbench.listener import Listener
 from prefbench.manifest import now
+from prefbench.parallel.devices import count_cores, environments, visible_gpus
+from prefbench.parallel.together import measure_together
+from prefbench.parallel.worker import Job
 from prefbench.records import Checkpoint
 from prefbench.store import Store
 from prefbench.tasks import splits_of
@@ -80,9 +85,21 @@ def run(
     done = tuple(name for name in unique if store.is_sealed(name))
     todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
     listener.on_plan(len(cells), len(todo))
+    places = _environments(settings) if todo else []
     _fetch([cell.planned for cell in todo], listener)
     failed: Mapping[str, str] = {}
-    if todo:
+    if len(places) > 1:  # a process of its own for each
+        job = Job(
+            checkpoints=tuple({c.checkpoint.path: c.checkpoint for c in todo}.values()),
+            tasks=tuple(tasks),
+            results=results,
+            settings=settings,
+            mirrors=tuple(mirrors),
+            task_folders=tuple(task_folders),
+            command=tuple(sys.argv),
+        )
+        failed = measure_together(todo, job, store=store, listener=listener, environments=places)
+    elif todo:
         with (
             Engines([cell.checkpoint for cell in todo]) as engines,
             Work(store, settings, listener, engines) as work,
@@ -92,8 +109,27 @@ def run(
         plan=plan,
         measured=tuple(cell.cell for cell in todo if cell.cell not in failed),
         done=done,
-        failed={unique[name].title: reason for name, reason in failed.items()},
+        failed={unique[name].title: failed[name] for name in unique if name in failed},
         broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
+    )
+
+
+def _environments(settings: Settings) -> list[dict[str, str]]:
+    """What each engine that measures at the same time is started with; for one, nothing.
+
+    Raises:
+        InputError: there are too few GPUs for so many.
+    """
+    if settings.data_parallel_size == 1:
+        return [{}]
+    device = "cpu" if settings.engine == "server" else settings.device
+    return environments(
+        settings.data_parallel_size,
+        n_gpus_each=settings.tensor_parallel_size,
+        device=device,
+        gpus=() if device == "cpu" else visible_gpus(),
+        n_cores=count_cores(),
+        environment=os.environ,
     )
 
 
@@ -145,5 +181,7 @@ def _fetch(tasks: Sequence[PlannedTask], listener: Listener) -> None:
         except DataError as error:
             lost.append(str(error))
             unreachable = isinstance(error.__cause__, ConnectionError) and not data.is_offline()
+    if wanted:
+        listener.on_step("fetched", len(wanted), len(wanted))
     if lost:
         raise missing_data(lost)

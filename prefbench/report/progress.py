@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from prefbench.listener import Listener
 from prefbench.records import Checkpoint
 from prefbench.report.tables import plain
 from prefbench.tasks import Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 @contextmanager
@@ -42,32 +47,42 @@ def _bars() -> Iterator[Listener]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         cells = progress.add_task("cells", total=None)
-        items = progress.add_task("", total=None, visible=False)
-        title = ""
-
-        def on_cell(checkpoint: Checkpoint, task: Task) -> None:
-            nonlocal title
-            title = plain(f"{checkpoint.name} × {task.name}")
-
-        def on_step(what: str, done: int, total: int) -> None:
-            progress.update(
-                items, description=f"{title}: {what}", completed=done, total=total, visible=True
-            )
-
-        def on_cell_end(checkpoint: Checkpoint, task: Task, why: str | None) -> None:
-            progress.advance(cells)
-            if why:
-                progress.console.print(
-                    plain(f"{checkpoint.name} × {task.name}: {why}"), markup=False
-                )
+        several: dict[int, Listener] = {}
 
         def on_plan(n_cells: int, n_missing: int) -> None:
             progress.update(cells, total=n_missing)
 
-        def on_notice(text: str) -> None:
-            progress.console.print(plain(text), markup=False)
+        def for_engine(number: int) -> Listener:
+            return several.setdefault(number, _bar(progress, cells, f"engine {number + 1}: "))
 
-        yield Listener(on_plan, on_cell, on_step, on_cell_end, on_notice)
+        alone = _bar(progress, cells, "")
+        yield dataclasses.replace(alone, on_plan=on_plan, for_engine=for_engine)
+
+
+def _bar(progress: Progress, cells: TaskID, prefix: str) -> Listener:
+    """Shows one engine's cell by a bar of its own, and counts on the bar of all cells."""
+    bar = progress.add_task("", total=None, visible=False)
+    title = ""
+
+    def on_cell(checkpoint: Checkpoint, task: Task) -> None:
+        nonlocal title
+        title = plain(f"{prefix}{checkpoint.name} × {task.name}: ")
+
+    def on_step(what: str, done: int, total: int) -> None:
+        progress.update(
+            bar, description=title + what, completed=done, total=total, visible=done < total
+        )
+
+    def on_cell_end(checkpoint: Checkpoint, task: Task, why: str | None) -> None:
+        progress.update(bar, visible=False)
+        progress.advance(cells)
+        if why:
+            progress.console.print(plain(f"{checkpoint.name} × {task.name}: {why}"), markup=False)
+
+    def on_notice(text: str) -> None:
+        progress.console.print(plain(text), markup=False)
+
+    return Listener(on_cell=on_cell, on_step=on_step, on_cell_end=on_cell_end, on_notice=on_notice)
 
 
 def _lines() -> Listener:
@@ -104,7 +119,7 @@ def zoo_progress() -> Iterator[Callable[[str, float], None]]:
         yield told
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("training {task.description}"), BarColumn(), TimeElapsedColumn())
     bars: dict[str, TaskID] = {}

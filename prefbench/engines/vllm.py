@@ -258,8 +258,10 @@ class VLLMEngine(TextEngine):
     ) -> list[Ask]:
         adapter = self._running.adapter(self.checkpoint)
         tokenizer = str(tokenizer_folder(self.checkpoint))
+        # A configuration may name more, which no text ends with and vLLM refuses.
+        known = frozenset(i for i in end_ids if 0 <= i < self.n_vocabulary)
         return [
-            Ask(list(prompt), seed, tokenizer, end_ids, adapter)
+            Ask(list(prompt), seed, tokenizer, known, adapter)
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
 

@@ -241,6 +241,18 @@ def test_each_checkpoint_brings_its_own_tokenizer_and_settings(engines, wide, tm
         assert "<turn>assistant" in one.apply_chat_template([{"role": "user", "content": "a"}])
 
 
+def test_an_end_that_is_no_token_ends_no_text(engines, wide, tmp_path):
+    """GPT-2's 50256, say, in the configuration of a small vocabulary."""
+    folder = altered(wide(), tmp_path / "ends")
+    facts = json.loads((folder / "generation_config.json").read_text())
+    facts["eos_token_id"] = [5, 50256, -1]
+    (folder / "generation_config.json").write_text(json.dumps(facts))
+    with vllm(engines, folder) as one, hf(folder) as other:
+        assert {5, 50256} <= one.end_ids
+        sampling = Sampling(max_gen_toks=24)
+        assert one.generate(ids_of(one), sampling) == other.generate(ids_of(one), sampling)
+
+
 def vllm_text(engines, folder):
     with vllm(engines, folder) as engine:
         return engine.generate(ids_of(engine)[:1], Sampling(max_gen_toks=24))[0].text

@@ -113,7 +113,8 @@ def scan(
 
 @app.command(
     epilog="Examples: prefbench run runs/ · prefbench run runs/ --suite quick --final · "
-    "prefbench run runs/ --task gsm8k_5shot --limit 100 --mirror data/"
+    "prefbench run runs/ --task gsm8k_5shot --limit 100 --mirror data/ · "
+    "prefbench run runs/ --engine server --base-url http://127.0.0.1:8000/v1"
 )
 def run(
     directories: Annotated[list[Path], typer.Argument(help="Directories of trained checkpoints.")],

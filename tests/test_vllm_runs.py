@@ -305,3 +305,23 @@ def test_adapters_of_one_base_are_served_together(
     assert f"untrained: {said}" in render(collect(results), "text")
     assert manifests(results)["dora", TASK]["engine"]["kind"] == "hf"
     assert any("dora" in n and "it sets use_dora" in n for n in heard.notices)
+
+
+def test_a_sweep_over_temperatures_keeps_its_draws(runs: Path, mirror: Path) -> None:
+    for name in ("ipo", "dpo"):
+        shutil.rmtree(runs / name)
+    few = dataclasses.replace(VLLM, limit=3)
+    sweep = {"tasks": ["demo_arithmetic_sweep"]}
+    outcome, results = measure(runs, mirror, "one", few, **sweep)
+    assert not outcome.failed
+    found = {task: answers for (_, task), answers in texts(results).items()}
+    assert len(found) > 1
+    warm = [task for task in found if not task.endswith("_t0")]
+    assert {len(found[task]) for task in found} == {3}
+    assert all(len(answer["texts"]) == 4 for task in warm for answer in found[task])
+    assert len({text for task in warm for answer in found[task] for text in answer["texts"]}) > 3
+    _, again = measure(runs, mirror, "two", dataclasses.replace(few, batch_size=1), **sweep)
+    assert texts(again) == texts(results)
+    _, plain = measure(runs, mirror, "hf", Settings(engine="hf", limit=3), **sweep)
+    cold = ("sft", "demo_arithmetic_sweep_t0")
+    assert texts(plain)[cold] == texts(results)[cold]

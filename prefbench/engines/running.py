@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 HOW_TO_INSTALL = (
     "on a machine without GPU `pip install --no-deps -r constraints.txt -e .` in a checkout of "
-    'prefbench, on one with a GPU `pip install "prefbench[vllm]"`; `prefbench doctor` looks closer'
+    'prefbench, on one with a GPU `pip install "prefbench[vllm]"`; `prefbench doctor` looks '
+    "closer, and `--engine hf` does without it"
 )
 QUIET = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # it has a process of its own already: this child

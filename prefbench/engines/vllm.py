@@ -17,7 +17,7 @@ from prefbench.engines.adapters import beyond_lora, needs
 from prefbench.engines.attention import depends_on_length
 from prefbench.engines.base import Engine, EngineSettings, Generation, Logp, Sampling, TokenRequest
 from prefbench.engines.builds import installed
-from prefbench.engines.hf import WITHOUT_EFFECT
+from prefbench.engines.hf import HEEDED_IN_DRAWING, WITHOUT_EFFECT
 from prefbench.engines.probe import N_NEXT, N_TEXT, TEXT, Probe, difference, direct_logps
 from prefbench.engines.running import HOW_TO_INSTALL, Running, Start
 from prefbench.engines.swapping import cannot_swap
@@ -78,7 +78,8 @@ class VLLMEngine(TextEngine):
 
     def _beyond_vllm(self) -> str | None:
         asked = {k for k, v in self.generation_config.to_diff_dict().items() if v is not None}
-        if others := asked - WITHOUT_EFFECT - {"repetition_penalty"}:
+        heeded = WITHOUT_EFFECT - HEEDED_IN_DRAWING | {"repetition_penalty", "min_p"}
+        if others := asked - heeded:
             return f"its generation_config.json sets {', '.join(sorted(others))}"
         if self.checkpoint.adapter and (reason := beyond_lora(self.checkpoint.path)):
             return f"vLLM serves plain LoRA adapters, {reason}"
@@ -169,7 +170,8 @@ class VLLMEngine(TextEngine):
         ids = self.tok_encode(TEXT)[: min(N_TEXT, self.max_length - N_NEXT - 1)]
         sampling = Sampling(max_gen_toks=N_NEXT)
         # Generated first: it reads the prefix cache, which must not be of other weights.
-        (generated,) = self._told(self._asks([ids], [0], frozenset()), (), sampling)
+        asks = self._asks([ids], [0], frozenset())
+        (generated,) = self._told(asks, (), sampling, heeding=False)
         (scored,) = self._scored([TokenRequest(ids[:1], ids[1:])])
         probe = Probe(
             (*ids, *generated.tokens), (*scored[0], *generated.logps), len(generated.tokens)
@@ -265,14 +267,18 @@ class VLLMEngine(TextEngine):
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
 
-    def _told(self, asks: Sequence[Ask], until: Sequence[str], sampling: Sampling) -> list[Told]:
+    def _told(
+        self, asks: Sequence[Ask], until: Sequence[str], sampling: Sampling, *, heeding: bool = True
+    ) -> list[Told]:
+        """What vLLM says, heeding the checkpoint's own settings or not."""
         manner = Manner(
             tuple(until),
             sampling.max_gen_toks,
             sampling.temperature,
             sampling.top_p,
             sampling.top_k,
-            self.generation_config.repetition_penalty or 1.0,
+            (self.generation_config.repetition_penalty or 1.0) if heeding else 1.0,
+            (self.generation_config.min_p or 0.0) if heeding and sampling.temperature > 0 else 0.0,
         )
         return self._running.call("generate", asks, manner)  # type: ignore[no-any-return]
 

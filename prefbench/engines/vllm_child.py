@@ -43,6 +43,7 @@ class Manner:
     top_p: float
     top_k: int
     repetition_penalty: float = 1.0
+    min_p: float = 0.0
 
 
 class Told(NamedTuple):
@@ -124,6 +125,7 @@ class Inside:
                 top_p=manner.top_p,
                 top_k=manner.top_k,
                 repetition_penalty=manner.repetition_penalty,
+                min_p=manner.min_p,
                 seed=ask.seed if manner.temperature > 0 else None,
                 max_tokens=manner.n_tokens,
                 stop_token_ids=sorted(ask.end_ids),

@@ -271,6 +271,27 @@ def test_a_repetition_penalty_acts_as_in_transformers(engines, wide, tmp_path):
         assert found != plain
 
 
+def test_a_penalty_does_not_spoil_the_comparison_with_a_forward_pass(engines, wide, tmp_path):
+    """One of the tokens that this model says to the probe's text is already in it."""
+    folder = altered(wide("qwen2_tied", 12), tmp_path / "penalty")
+    facts = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**facts, "repetition_penalty": 1.9}))
+    with vllm(engines, folder) as engine:
+        assert engine.generate([[5]], Sampling(max_gen_toks=2))
+
+
+def test_the_least_probability_of_a_checkpoint_holds_for_what_is_drawn(engines, wide, tmp_path):
+    folder = altered(wide(), tmp_path / "least")
+    facts = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**facts, "min_p": 0.999}))
+    with vllm(engines, folder) as engine:
+        drawn = engine.generate([[5, 6, 7]] * 20, Sampling(max_gen_toks=6, temperature=1.0))
+        assert set(drawn) == set(engine.generate([[5, 6, 7]], Sampling(max_gen_toks=6)))
+    (folder / "generation_config.json").write_text(json.dumps({**facts, "typical_p": 0.5}))
+    with pytest.raises(UnsuitableError, match="sets typical_p"), vllm(engines, folder):
+        pass
+
+
 def test_what_vllm_cannot_do_is_left_to_another_engine(engines, path, wide, tmp_path):
     with pytest.raises(UnsuitableError, match="head_dim=16"), vllm(engines, path("llama")):
         pass

@@ -97,6 +97,7 @@ class Opening:
             allow_pickle=self._settings.allow_pickle,
             tensor_parallel_size=self._settings.tensor_parallel_size,
             gpu_memory_utilization=self._settings.gpu_memory_utilization,
+            n_engines=self._settings.data_parallel_size,
             timeout=self._settings.engine_timeout,
             log_folder=self._logs,
             server=self._server(),

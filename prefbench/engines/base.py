@@ -98,6 +98,8 @@ class EngineSettings:
     """GPUs that one checkpoint is spread over; for engines that can."""
     gpu_memory_utilization: float = 0.9
     """Share of a GPU's memory that an engine with a memory of its own may take."""
+    n_engines: int = 1
+    """Engines that share this machine's own memory."""
     timeout: float = 900.0
     """Seconds without progress after which an engine in another process counts as hung."""
     log_folder: Path | None = None

@@ -133,7 +133,7 @@ class Running:
             )
         if "ModuleNotFoundError" in text or "ImportError" in text:
             return EngineError(f"vLLM cannot be imported: {text[:300]}; {HOW_TO_INSTALL}; {log}")
-        return EngineError(f"{path}: vLLM cannot load it: {text[:500]}; {log}")
+        return UnsuitableError(f"{path}: vLLM cannot load it: {text[:500]}; {log}")
 
     def call(self, name: str, *args: Any) -> Any:
         """What vLLM gives; after an error inside of it nobody knows what state it is in.
@@ -221,7 +221,8 @@ def _kv_bytes(engine: VLLMEngine) -> int:
     per_token = 2 * config.num_hidden_layers * n_heads * size * item
     longest = engine.max_length + CPU_BLOCK
     wanted = per_token * max(longest, CPU_SEQUENCES * min(longest, USUAL_LENGTH))
-    most = int(psutil.virtual_memory().available * CPU_MEMORY_SHARE)
+    share = CPU_MEMORY_SHARE / engine.settings.n_engines
+    most = int(psutil.virtual_memory().available * share)
     return max(LEAST_KV_BYTES, min(int(wanted), most))
 
 

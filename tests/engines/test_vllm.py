@@ -397,4 +397,7 @@ def test_a_dead_process_is_told_apart_from_an_error(wide, tmp_path):
         os.kill(engine._running.child.pid, signal.SIGKILL)
         with pytest.raises(StoppedError, match=r"process ended .*by signal SIGKILL.*its log: "):
             engine.generate([[5]], Sampling(max_gen_toks=4))
+        engines.end_vllm()  # as another adapter of its base may have to
+        with pytest.raises(StoppedError, match="the vLLM that served it was ended"):
+            engine.generate([[5]], Sampling(max_gen_toks=4))
     assert list(Path(tmp_path).glob("vllm-*.log"))

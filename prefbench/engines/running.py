@@ -16,6 +16,7 @@ from prefbench.engines.adapters import Needs
 from prefbench.engines.builds import installed
 from prefbench.engines.child import Child
 from prefbench.engines.probe import Probe
+from prefbench.engines.swapping import described
 from prefbench.engines.vllm_child import Adapter
 from prefbench.errors import EngineError, StoppedError, UnsuitableError
 from prefbench.records import Checkpoint
@@ -63,6 +64,8 @@ class Start:
     lora: Needs | None
     base: str | None
     """For adapters, the directory of the weights that they change."""
+    base_content: str = ""
+    """And a hash of what is in it."""
 
 
 class Running:
@@ -92,8 +95,8 @@ class Running:
 
     def open(self, engine: VLLMEngine, start: Start) -> None:
         """Has the process start a vLLM instead of the one it has; raises as when it is new."""
+        self.keeps = described(Path(engine.weights))
         self.start = start
-        self.weights = engine.weights
         self.holds = engine.checkpoint.fingerprint
         self.probe: Probe | None = None
         self.numbers: dict[str, int] = {}

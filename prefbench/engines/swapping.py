@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefbench.errors import CheckpointError
 from prefbench.weights import read_header, read_json, read_weights
@@ -18,17 +18,29 @@ NO_MATTER = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "u
 """Keys of config.json that change nothing in what an engine computes; it has its own dtype."""
 
 
-def cannot_swap(old: Path, new: Path) -> str | None:
-    """Why the weights in one directory cannot replace those of another, if they cannot.
+class Described(NamedTuple):
+    """What an engine keeps of weights that it was started with; shapes are None if unknown."""
+
+    config: dict[str, Any]
+    shapes: dict[str, list[int]] | None
+
+
+def described(folder: Path) -> Described:
+    """As they are now: a directory may hold others later.
 
     Raises:
-        CheckpointError: files of either cannot be read.
+        CheckpointError: its files cannot be read.
     """
-    before, after = (read_json(folder / "config.json") for folder in (old, new))
+    return Described(read_json(folder / "config.json"), _shapes(folder))
+
+
+def cannot_swap(old: Described, new: Described) -> str | None:
+    """Why some weights cannot take the place of others, if they cannot."""
+    before, after = old.config, new.config
     for key in sorted({*before, *after} - NO_MATTER):
         if before.get(key) != after.get(key):
             return f"config.json: {key} is {_short(after.get(key))}, was {_short(before.get(key))}"
-    shapes, others = _shapes(old), _shapes(new)
+    shapes, others = old.shapes, new.shapes
     if shapes is None or others is None:
         return "its weights are not in safetensors"
     for name in sorted({*shapes, *others}):

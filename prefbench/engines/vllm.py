@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lm_eval.models.utils import resolve_max_length
 
-from prefbench.checkpoints import tokenizer_folder
+from prefbench.checkpoints import read_checkpoint, tokenizer_folder
 from prefbench.engines import Engines
 from prefbench.engines.adapters import beyond_lora, needs
 from prefbench.engines.attention import changes_at
@@ -21,7 +21,7 @@ from prefbench.engines.builds import installed
 from prefbench.engines.hf import HEEDED_IN_DRAWING, WITHOUT_EFFECT
 from prefbench.engines.probe import N_NEXT, N_TEXT, TEXT, Probe, difference, direct_logps
 from prefbench.engines.running import HOW_TO_INSTALL, Running, Start
-from prefbench.engines.swapping import cannot_swap
+from prefbench.engines.swapping import cannot_swap, described
 from prefbench.engines.texts import TextEngine
 from prefbench.engines.vllm_child import Ask, Manner, Told
 from prefbench.errors import EngineError, StoppedError, UnsuitableError
@@ -144,9 +144,14 @@ class VLLMEngine(TextEngine):
         self._engines.vllm = Running(self, start)
 
     def _start(self) -> Start:
-        lora, base = None, None
+        lora, base, content = None, None, ""
         if self.checkpoint.adapter:
             base = self.weights
+            content = read_checkpoint(
+                Path(base),
+                allow_pickle=self.settings.allow_pickle,
+                allow_remote_code=self.settings.trust_remote_code,
+            ).fingerprint
             siblings = [
                 one.path
                 for one in self._engines.checkpoints
@@ -163,6 +168,7 @@ class VLLMEngine(TextEngine):
             trust_remote_code=self.settings.trust_remote_code,
             lora=lora,
             base=base,
+            base_content=content,
         )
 
     def _swap(self, start: Start) -> str | None:
@@ -174,12 +180,12 @@ class VLLMEngine(TextEngine):
             return "the running one was started with other settings"
         if self.checkpoint.adapter or running.holds == self.checkpoint.fingerprint != "":
             return None
-        if reason := cannot_swap(Path(running.weights), Path(self.weights)):
+        if reason := cannot_swap(running.keeps, described(Path(self.weights))):
             return reason
         running.call("load", self.weights)
         running.call("repack")
         running.call("forget")
-        running.weights, running.holds = self.weights, self.checkpoint.fingerprint
+        running.holds = self.checkpoint.fingerprint
         self._swapped = True
         self._notes.append("its weights were loaded into the vLLM that was running")
         return None

@@ -9,7 +9,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import prefbench.engines.vllm
 from prefbench.checkpoints import read_checkpoint
@@ -17,6 +19,8 @@ from prefbench.engines import Engines
 from prefbench.engines.base import EngineSettings, Sampling, TokenRequest
 from prefbench.engines.child import Child
 from prefbench.engines.running import Running
+from prefbench.engines.texts import TextEngine
+from prefbench.engines.vllm import VLLMEngine
 from prefbench.errors import EngineError, StoppedError, UnsuitableError
 from tests.small_models import CHATML, CONTEXT, make
 
@@ -176,6 +180,36 @@ def test_another_rope_theta_gets_a_fresh_engine(engines, wide, tmp_path, monkeyp
     with vllm(engines, folder) as engine:
         assert "its log-probs of a probe text differ from the checkpoint's own" in engine.notes[1]
         assert_same(scored(engine), right)
+
+
+def test_a_directory_that_is_written_anew_is_not_compared_with_itself(engines, wide, tmp_path):
+    """As a trainer does with its `latest`: vLLM goes on with the configuration it read then."""
+    latest = altered(wide(), tmp_path / "latest")
+    with vllm(engines, latest):
+        pass
+    shutil.rmtree(latest)
+    altered(wide("llama", 8), latest, config=lambda facts: facts.update(rms_norm_eps=2e-6))
+    with vllm(engines, latest) as one, hf(latest) as other:
+        assert "config.json: rms_norm_eps is 2e-06" in one.notes[0]
+        assert_same(scored(one), scored(other))
+
+
+def test_an_adapter_on_a_base_that_is_written_anew_needs_a_fresh_engine(wide, tmp_path):
+    base, folder = altered(wide(), tmp_path / "base"), tmp_path / "adapter"
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+
+    def start():
+        engine = object.__new__(VLLMEngine)
+        TextEngine.__init__(engine, read_checkpoint(folder), EngineSettings())
+        engine._engines = Engines()
+        return engine._start()
+
+    before = start()
+    assert before == start()
+    shutil.rmtree(base)
+    altered(wide("llama", 8), base)
+    assert before != start()
 
 
 def test_a_missing_tensor_is_seen(engines, wide, tmp_path, monkeypatch):

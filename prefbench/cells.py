@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from prefbench import data
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
 from prefbench.engines import ENGINES
+from prefbench.engines.adapters import beyond_lora
 from prefbench.engines.builds import installed
 from prefbench.engines.swapping import likeness
-from prefbench.errors import DataError, InputError
+from prefbench.errors import CheckpointError, DataError, InputError
 from prefbench.records import Checkpoint
 from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, tasks_folder
 
@@ -222,13 +223,14 @@ def in_units(cells: Sequence[PlannedCell]) -> list[Unit]:
 
     One engine kind after the other, since two would share a GPU's memory; checkpoints whose
     weights can take each other's place one after the other. vLLM has the adapters of one base open
-    together, and asks them the same task at once; any other group is a checkpoint's cells.
+    together, and asks them the same task at once; any other group is a checkpoint's cells, also
+    that of an adapter which is left to another engine, beside which a GPU has no room for vLLM.
     """
     groups: dict[tuple[str, ...], list[PlannedCell]] = {}
     alike: dict[str, str] = {}
     for cell in cells:
         kind, checkpoint = str(cell.identity["engine"]), cell.checkpoint
-        if kind == "vllm" and checkpoint.adapter:
+        if kind == "vllm" and checkpoint.adapter and _is_plain_lora(checkpoint):
             key = (kind, f"adapters of {checkpoint.base}", str(cell.identity["dtype"]))
         else:
             if kind == "vllm" and checkpoint.fingerprint not in alike:
@@ -239,6 +241,13 @@ def in_units(cells: Sequence[PlannedCell]) -> list[Unit]:
     families = list(dict.fromkeys(key[:2] for key in groups))
     ordered = sorted(groups, key=lambda key: (kinds.index(key[0]), families.index(key[:2])))
     return [Unit(key, alike) for key in ordered for alike in _by_task(groups[key])]
+
+
+def _is_plain_lora(checkpoint: Checkpoint) -> bool:
+    try:
+        return beyond_lora(checkpoint.path) is None
+    except (CheckpointError, OSError):  # opening it will say so
+        return False
 
 
 def _by_task(cells: Sequence[PlannedCell]) -> list[tuple[PlannedCell, ...]]:

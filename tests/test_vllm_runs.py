@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,11 +20,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from prefbench.cells import Settings
+from prefbench.cells import Settings, in_units
+from prefbench.checkpoints import read_checkpoint
 from prefbench.engines.child import Child
+from prefbench.listener import Listener
 from prefbench.report.collect import collect
 from prefbench.report.tables import render
-from prefbench.runner import Listener, Outcome, run
+from prefbench.runner import Outcome, run
 from prefbench.store import Store
 from tests.small_models import make
 
@@ -265,6 +268,33 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
         str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
         for p in folder.rglob("*")
     }
+
+
+def test_an_adapter_that_is_left_to_hf_is_not_open_beside_those_of_vllm(
+    small_zoo: Path, tmp_path: Path
+) -> None:
+    """On a GPU each would have the other's memory taken away."""
+    base = small_zoo / "checkpoints" / "sft"
+    for name, more in (("one", {}), ("two", {}), ("dora", {"use_dora": True})):
+        adapter(base, tmp_path / name, rank=2, modules=["q_proj"], seed=1, **more)
+    cells: list[Any] = [
+        SimpleNamespace(
+            identity={"engine": "vllm", "dtype": "float32"},
+            checkpoint=dataclasses.replace(read_checkpoint(tmp_path / name), fingerprint=name),
+            task=SimpleNamespace(name=task),
+        )
+        for name in ("one", "two", "dora")
+        for task in ("first", "second")
+    ]
+    units = in_units(cells)
+    together = [[(cell.checkpoint.path.name, cell.task.name) for cell in u.cells] for u in units]
+    assert together == [
+        [("one", "first"), ("two", "first")],
+        [("one", "second"), ("two", "second")],
+        [("dora", "first")],
+        [("dora", "second")],
+    ]
+    assert len({unit.group for unit in units}) == 2
 
 
 def test_adapters_of_one_base_are_served_together(

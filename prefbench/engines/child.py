@@ -44,12 +44,19 @@ class Child:
             log: what it prints is added to this file.
             environment: variables that it has besides ours.
             timeout: seconds without a sign of progress after which it counts as hung.
+
+        Raises:
+            EngineError: the log cannot be written.
         """
         self.log = log
         self.timeout = timeout
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        except OSError as error:
+            raise EngineError(f"its log {log} cannot be written: {error}") from error
+        self._log_start = log.stat().st_size
         self._connection, theirs = Pipe()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self._log_start = log.stat().st_size if log.exists() else 0
         program = f"from {module} import main; main()"
         with theirs, log.open("ab") as out:
             self._process = subprocess.Popen(

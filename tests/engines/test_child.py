@@ -72,6 +72,12 @@ def test_an_interrupt_halfway_leaves_no_child_out_of_step(child):
     assert not child.is_alive
 
 
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "logs").write_text("a file, not a directory")
+    with pytest.raises(EngineError, match=r"its log .*/logs/log cannot be written: "):
+        Child("tests.sleeping", log=tmp_path / "logs" / "log", environment={}, timeout=3)
+
+
 PARENT = """
 import os, sys
 from pathlib import Path

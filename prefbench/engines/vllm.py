@@ -27,6 +27,9 @@ from prefbench.engines.vllm_child import Ask, Manner, Told
 from prefbench.errors import EngineError, StoppedError, UnsuitableError
 from prefbench.records import Checkpoint
 
+HOTTEST = 2.0
+"""The highest temperature that vLLM takes."""
+
 
 class VLLMEngine(TextEngine):
     """A checkpoint in a running vLLM: others may have been in it before."""
@@ -296,6 +299,11 @@ class VLLMEngine(TextEngine):
         self, asks: Sequence[Ask], until: Sequence[str], sampling: Sampling, *, heeding: bool = True
     ) -> list[Told]:
         """What vLLM says, heeding the checkpoint's own settings or not."""
+        if sampling.temperature > HOTTEST:
+            raise EngineError(
+                f"{self.checkpoint.path}: vLLM draws at temperatures up to {HOTTEST:g}, not at "
+                f"{sampling.temperature:g}; --engine hf can"
+            )
         manner = Manner(
             tuple(until),
             sampling.max_gen_toks,

@@ -122,7 +122,9 @@ def test_a_bad_request_is_refused_before_it_is_asked(engines, wide):
             with pytest.raises(EngineError, match=reason):
                 engine.score([request])
         pid = engine._running.child.pid
-        assert engine.generate([[5]], Sampling(max_gen_toks=4))
+        with pytest.raises(EngineError, match="draws at temperatures up to 2, not at"):
+            engine.generate([[5]], Sampling(max_gen_toks=4, temperature=2.5))
+        assert engine.generate([[5]], Sampling(max_gen_toks=4, temperature=2.0))
         assert engine._running.child.pid == pid
 
 

@@ -206,7 +206,8 @@ def lm_eval_row(folder: Path, mirror: Path) -> list[str]:
         )
     )
     (samples,) = out.rglob("samples_*.jsonl")
-    texts = [json.loads(row)["resps"][0][0] for row in samples.read_text().splitlines()]
+    rows = map(json.loads, samples.read_text().splitlines())  # of each filter
+    texts = list({row["doc_id"]: row["resps"][0][0] for row in rows}.values())
     equal = sum(a == b for a, b in zip(texts, texts_of(results, "checkpoint-0"), strict=True))
     return [
         line(

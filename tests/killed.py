@@ -28,7 +28,7 @@ def measure(zoo: Path, results: Path) -> None:
         [zoo / "checkpoints" / name for name in ("sft", "dpo")],
         tasks=TASKS,
         results=results,
-        settings=Settings(limit=24, batch_size=4),
+        settings=Settings(engine="hf", limit=24, batch_size=4),
         mirrors=[zoo / "data"],
         final_only=True,
     )

@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from prefbench.engines.builds import (
+    ENVIRONMENT,
+    ENVIRONMENT_ON_CPU,
+    HOW_TO_INSTALL,
+    installed,
+)
 from tests.small_models import CHATML, tokenizer
 
 SERVED_CONTEXT = 128
@@ -53,14 +58,7 @@ if __name__ == "__main__":
 
     main()
 """
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "TORCH_COMPILE_DISABLE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
+ALONE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 LONGEST_START = 240.0
 """Seconds; the usual start takes a tenth of it."""
 
@@ -98,8 +96,8 @@ def make_served(folder: Path) -> Path:
 @contextlib.contextmanager
 def vllm_server(checkpoint: Path, folder: Path, *flags: str) -> Iterator[str]:
     """A vLLM that serves a checkpoint on a port of its own; gives the base URL."""
-    if find_spec("vllm") is None:
-        pytest.skip("vLLM is not installed")
+    if installed() is None:
+        pytest.fail(f"vLLM is not installed: {HOW_TO_INSTALL}")
     launcher, log = folder / "launch.py", folder / "server.log"
     launcher.write_text(LAUNCHER)
     port = free_port()
@@ -111,7 +109,7 @@ def vllm_server(checkpoint: Path, folder: Path, *flags: str) -> Iterator[str]:
             command,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | ENVIRONMENT_ON_CPU | ALONE,
             start_new_session=True,  # so that what it starts ends with it
         )
     try:

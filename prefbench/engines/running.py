@@ -13,7 +13,12 @@ import psutil
 import torch
 
 from prefbench.engines.adapters import Needs
-from prefbench.engines.builds import installed
+from prefbench.engines.builds import (
+    ENVIRONMENT,
+    ENVIRONMENT_ON_CPU,
+    HOW_TO_INSTALL,
+    installed,
+)
 from prefbench.engines.child import Child
 from prefbench.engines.probe import Probe
 from prefbench.engines.swapping import described
@@ -24,24 +29,12 @@ from prefbench.records import Checkpoint
 if TYPE_CHECKING:
     from prefbench.engines.vllm import VLLMEngine
 
-HOW_TO_INSTALL = (
-    "on a machine without GPU `pip install --no-deps -r constraints.txt -e .` in a checkout of "
-    'prefbench, on one with a GPU `pip install "prefbench[vllm]"`; `prefbench doctor` looks '
-    "closer, and `--engine hf` does without it"
-)
-QUIET = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # it has a process of its own already: this child
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+OURS = {
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one more than the weights know: it is never fed
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
-ON_CPU = {
-    "TORCH_COMPILE_DISABLE": "1",  # a compiler is not always there, and takes 10 s and more
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}
+"""Variables of our child besides those that every vLLM is started with."""
 CPU_BLOCK = 32
 """Tokens of a block of the prefix cache, which is shared by whole blocks: the least on CPUs."""
 CPU_SEQUENCES = 64
@@ -163,7 +156,7 @@ class Running:
 
 def _environment(start: Start) -> dict[str, str]:
     on_cpu = installed() == "vllm-cpu"
-    found = {**QUIET, **(ON_CPU if on_cpu else {})}
+    found = {**ENVIRONMENT, **OURS, **(ENVIRONMENT_ON_CPU if on_cpu else {})}
     if start.device.startswith("cuda:"):
         found["CUDA_VISIBLE_DEVICES"] = start.device.removeprefix("cuda:")
     return found

@@ -17,10 +17,10 @@ from prefbench.engines import Engines
 from prefbench.engines.adapters import beyond_lora, needs
 from prefbench.engines.attention import changes_at
 from prefbench.engines.base import Engine, EngineSettings, Generation, Logp, Sampling, TokenRequest
-from prefbench.engines.builds import installed
+from prefbench.engines.builds import HOW_TO_INSTALL, installed
 from prefbench.engines.hf import HEEDED_IN_DRAWING, WITHOUT_EFFECT
 from prefbench.engines.probe import N_NEXT, N_TEXT, TEXT, Probe, difference, direct_logps
-from prefbench.engines.running import HOW_TO_INSTALL, Running, Start
+from prefbench.engines.running import Running, Start
 from prefbench.engines.swapping import cannot_swap, described
 from prefbench.engines.texts import TextEngine
 from prefbench.engines.vllm_child import Ask, Manner, Told

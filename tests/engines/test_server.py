@@ -83,6 +83,18 @@ def assert_equal(mine: list[Any], theirs: list[Any]) -> None:
 # --- a real server
 
 
+def test_without_vllm_a_test_fails_and_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skipped, a whole file of tests would go missing without anybody knowing."""
+    monkeypatch.setattr("tests.serving.installed", lambda: None)
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"not installed: .*constraints\.txt"),
+        vllm_server(tmp_path, tmp_path),
+    ):
+        pass
+
+
 def test_log_probs_are_those_of_the_embedded_engine(vllm: str, served: Path) -> None:
     with through(vllm, served) as engine, embedded(served) as reference:
         asked = requests(reference)

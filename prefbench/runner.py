@@ -24,8 +24,9 @@ from prefbench.cells import (
 from prefbench.engines import Engines
 from prefbench.errors import DataError
 from prefbench.listener import Listener
+from prefbench.machine import count_cores
 from prefbench.manifest import now
-from prefbench.parallel.devices import count_cores, environments, visible_gpus
+from prefbench.parallel.devices import environments, visible_gpus
 from prefbench.parallel.together import measure_together
 from prefbench.parallel.worker import Job
 from prefbench.records import Checkpoint

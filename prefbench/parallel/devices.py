@@ -78,11 +78,3 @@ def visible_gpus() -> list[str]:
     import torch
 
     return named(os.environ.get(VISIBLE), torch.cuda.device_count())
-
-
-def count_cores() -> int:
-    """Of the processor, those that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1

@@ -5,23 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from prefbench.doctor.machine import (
-    memory_finding,
-    processor_finding,
-    read_limits,
-    results_finding,
-)
+from prefbench.doctor.machine import memory_finding, processor_finding, results_finding
+from tests.systems import write
 
 GB = 10**9
-
-
-def write(root: Path, **files: str) -> Path:
-    """Files of a system, a slash in a name written as two underscores."""
-    for name, text in files.items():
-        file = root / name.replace("__", "/").replace("_dot_", ".")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return root
 
 
 @pytest.fixture
@@ -33,74 +20,31 @@ def system(tmp_path: Path) -> Path:
     )
 
 
-def test_no_control_group_limits_nothing(system: Path) -> None:
+def test_memory_is_told_and_that_it_is_limited(system: Path) -> None:
     found = memory_finding(root=system)
+    assert found.detail == "16.4 GB, 9.2 GB free"
     assert found.facts == {
         "total": 16_000_000 * 1024,
         "available": 9_000_000 * 1024,
         "limited": False,
     }
-    assert read_limits(system).cores is None
-
-
-def test_limits_of_version_2_and_of_the_groups_above(system: Path) -> None:
     write(
         system,
-        proc__self__cgroup="0::/user/job\n",
-        sys__fs__cgroup__user__memory_dot_max=f"{4 * GB}\n",
-        sys__fs__cgroup__user__memory_dot_current=f"{3 * GB}\n",
-        sys__fs__cgroup__user__memory_dot_stat=f"anon 1\ninactive_file {GB}\n",
-        sys__fs__cgroup__user__job__memory_dot_max="max\n",
-        sys__fs__cgroup__user__job__cpu_dot_max="150000 100000\n",
-        sys__fs__cgroup__user__cpu_dot_max="max 100000\n",
+        proc__self__cgroup="0::/\n",
+        sys__fs__cgroup__memory_dot_max=f"{4 * GB}\n",
+        sys__fs__cgroup__memory_dot_current=f"{2 * GB}\n",
+        sys__fs__cgroup__cpu_dot_max="50000 100000\n",
     )
     found = memory_finding(root=system)
     assert found.facts == {"total": 4 * GB, "available": 2 * GB, "limited": True}
     assert found.detail == "4.0 GB, 2.0 GB free; a control group sets this limit"
-    assert read_limits(system).cores == 1.5
-
-
-def test_limits_of_version_1(system: Path) -> None:
-    write(
-        system,
-        proc__self__cgroup="5:memory:/job\n3:cpu,cpuacct:/job\n1:name=systemd:/\n0::/\n",
-        sys__fs__cgroup__memory__job__memory_dot_limit_in_bytes=f"{2 * GB}\n",
-        sys__fs__cgroup__memory__job__memory_dot_usage_in_bytes=f"{GB}\n",
-        sys__fs__cgroup__memory__memory_dot_limit_in_bytes="9223372036854771712\n",
-        sys__fs__cgroup__cpu__job__cpu_dot_cfs_quota_us="50000\n",
-        sys__fs__cgroup__cpu__job__cpu_dot_cfs_period_us="100000\n",
-        sys__fs__cgroup__cpu__cpu_dot_cfs_quota_us="-1\n",
-        sys__fs__cgroup__cpu__cpu_dot_cfs_period_us="100000\n",
-    )
-    assert memory_finding(root=system).facts["available"] == GB
-    assert read_limits(system).cores == 0.5
     assert processor_finding(root=system).facts["cores"] == 0.5
-
-
-def test_a_group_whose_folder_is_not_mounted_is_the_top_one(system: Path) -> None:
-    write(
-        system,
-        proc__self__cgroup="0::/outside/of/the/container\n",
-        sys__fs__cgroup__memory_dot_max=f"{GB}\n",
-        sys__fs__cgroup__memory_dot_current="0\n",
-    )
-    assert memory_finding(root=system).facts["total"] == GB
-
-
-def test_a_limit_above_the_memory_is_none(system: Path) -> None:
-    write(
-        system,
-        proc__self__cgroup="0::/\n",
-        sys__fs__cgroup__memory_dot_max="9223372036854771712\n",
-    )
-    assert memory_finding(root=system).facts["limited"] is False
 
 
 def test_a_system_without_proc_tells_its_memory_nevertheless(tmp_path: Path) -> None:
     found = memory_finding(root=tmp_path)
     assert found.state == "ok"
     assert found.facts["total"] > 0
-    assert found.facts["available"] is None
 
 
 def test_what_the_processor_can_do(system: Path) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from prefbench import data
+from prefbench.addresses import unusable
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
 from prefbench.engines import ENGINES
 from prefbench.engines.adapters import beyond_lora
@@ -80,11 +80,8 @@ class Settings:
             raise InputError(f"engine is one of {', '.join(engines)}, not {self.engine!r}")
         if self.engine == "server" and not self.base_url:
             raise InputError("the engine server needs a base_url, e.g. http://127.0.0.1:8000/v1")
-        if urlsplit(self.base_url or "").password:
-            raise InputError(
-                "base_url holds a password, which would be kept with the results; put it into an "
-                "environment variable and name that as api_key_env"
-            )
+        if self.base_url and (why := unusable(self.base_url)):
+            raise InputError(f"base_url {why}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
-import ipaddress
 import json
 import math
 import os
@@ -15,11 +14,11 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 import openai
 
+from prefbench.addresses import is_loopback, unusable
 from prefbench.errors import InputError
 
 T = TypeVar("T")
@@ -85,7 +84,9 @@ class Client:
             InputError: the URL is none, or the key's variable is not set.
         """
         self.endpoint = endpoint
-        self._url = _checked_url(endpoint.base_url)
+        if why := unusable(endpoint.base_url):
+            raise InputError(f"the base URL {why}")
+        self._url = endpoint.base_url
         self._key = _key(endpoint.api_key_env)
         self._rng = np.random.default_rng() if rng is None else rng
         self._openai = openai.AsyncOpenAI(
@@ -93,7 +94,7 @@ class Client:
             api_key=self._key or "none",
             max_retries=0,  # it would not say that it waits, and its tries could not be counted
             timeout=openai.Timeout(endpoint.timeout, connect=CONNECT_TIMEOUT),
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(self._url)),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self._url)),
         )
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._loop = asyncio.new_event_loop()
@@ -279,20 +280,6 @@ class _Breaker:
             await asyncio.wait_for(self._opened.wait(), seconds)
 
 
-def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(
-            "the base URL is not one: it begins with http:// or https:// and usually ends in /v1"
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError(  # not repeated here: it may hold the key
-            f"the base URL of {parts.hostname} holds a user, a password or a query; put the key "
-            "into an environment variable and name that"
-        )
-    return url
-
-
 def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
@@ -302,15 +289,6 @@ def _key(variable: str | None) -> str | None:
         named = variable if re.fullmatch("[A-Z][A-Z0-9_]{0,40}", variable) else "named for the key"
         raise InputError(f"the environment variable {named} is not set")
     return key
-
-
-def _is_loopback(url: str) -> bool:
-    """Whether a server is on this machine, where no proxy can reach it."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

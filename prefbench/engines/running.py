@@ -90,7 +90,7 @@ class Running:
         """Has the process start a vLLM instead of the one it has; raises as when it is new."""
         self.keeps = described(Path(engine.weights))
         self.start = start
-        self.holds = engine.checkpoint.fingerprint
+        self.holds = engine.key
         self.probe: Probe | None = None
         self.numbers: dict[str, int] = {}
         self.facts = self._open(engine)

@@ -54,6 +54,7 @@ class VLLMEngine(TextEngine):
         if reason := self._beyond_vllm():
             raise UnsuitableError(f"{checkpoint.path}: {reason}")
         self._engines = engines
+        self._needed = self._start()
         self._load()
         self._device = torch.device(self._running.facts["device"])
 
@@ -76,15 +77,24 @@ class VLLMEngine(TextEngine):
 
     @property
     def _running(self) -> Running:
-        """The vLLM that holds it.
+        """The vLLM that holds it: one that holds something else by now would answer all the same.
 
         Raises:
-            StoppedError: it was ended for another engine's sake, or another could not be started.
+            StoppedError: it was ended for another engine's sake, or holds another checkpoint.
         """
-        running = self._engines.vllm
+        running, path = self._engines.vllm, self.checkpoint.path
         if running is None:
-            raise StoppedError(f"{self.checkpoint.path}: the vLLM that served it was ended")
+            raise StoppedError(f"{path}: the vLLM that served it was ended")
+        if running.start != self._needed:
+            raise StoppedError(f"{path}: the vLLM that served it was started anew for another")
+        if not self.checkpoint.adapter and running.holds != self.key:
+            raise StoppedError(f"{path}: the vLLM that served it holds other weights now")
         return running
+
+    @property
+    def key(self) -> str:
+        """Equal for two checkpoints if they are the same weights."""
+        return self.checkpoint.fingerprint or str(self.checkpoint.path)
 
     def _beyond_vllm(self) -> str | None:
         asked = {k for k, v in self.generation_config.to_diff_dict().items() if v is not None}
@@ -111,9 +121,8 @@ class VLLMEngine(TextEngine):
 
     def _load(self) -> None:
         """Puts the weights into the running vLLM, or into a fresh one where that is not safe."""
-        start = self._start()
         try:
-            reason = self._swap(start)
+            reason = self._swap()
             if reason is None and (reason := self._probe(fresh=False)) is None:
                 return
         except StoppedError as error:
@@ -121,7 +130,7 @@ class VLLMEngine(TextEngine):
         if self._engines.vllm is not None:
             self._notes.append(f"a fresh vLLM was started: {reason}")
         try:
-            self._start_afresh(start)
+            self._start_afresh()
             reason = self._probe(fresh=True)
         except StoppedError as error:
             self._engines.end_vllm()
@@ -133,18 +142,18 @@ class VLLMEngine(TextEngine):
             self._engines.end_vllm()
             raise UnsuitableError(f"{self.checkpoint.path}: {reason}")
 
-    def _start_afresh(self, start: Start) -> None:
+    def _start_afresh(self) -> None:
         """A new vLLM: in the process that is there, where that is known to give its memory back."""
         running = self._engines.vllm
         if running is not None and running.facts["device"] == "cpu" and running.child.is_alive:
             try:
-                running.open(self, start)
+                running.open(self, self._needed)
             except EngineError:
                 self._engines.end_vllm()
             else:
                 return
         self._engines.end_vllm()
-        self._engines.vllm = Running(self, start)
+        self._engines.vllm = Running(self, self._needed)
 
     def _start(self) -> Start:
         lora, base, content = None, None, ""
@@ -174,12 +183,12 @@ class VLLMEngine(TextEngine):
             base_content=content,
         )
 
-    def _swap(self, start: Start) -> str | None:
+    def _swap(self) -> str | None:
         """Loads the weights into the running vLLM; says why not, if not."""
         running = self._engines.vllm
         if running is None:
             return "none was running"
-        if running.start != start:
+        if running.start != self._needed:
             return "the running one was started with other settings"
         if self.checkpoint.adapter or running.holds == self.checkpoint.fingerprint != "":
             return None
@@ -188,7 +197,7 @@ class VLLMEngine(TextEngine):
         running.call("load", self.weights)
         running.call("repack")
         running.call("forget")
-        running.holds = self.checkpoint.fingerprint
+        running.holds = self.key
         self._swapped = True
         self._notes.append("its weights were loaded into the vLLM that was running")
         return None

@@ -144,6 +144,20 @@ def test_other_weights_are_loaded_into_the_running_engine(engines, wide):
         assert [one.logp for one in before] != [one.logp for one in scored_again(engines, wide, 8)]
 
 
+def test_of_two_that_are_open_at_once_the_first_is_not_answered_for_by_the_second(engines, wide):
+    asked = Sampling(max_gen_toks=4)
+    with vllm(engines, wide()) as first, vllm(engines, wide("llama", 8)) as second:
+        with pytest.raises(StoppedError, match="llama-7: the vLLM that served it holds other"):
+            first.generate([[5]], asked)
+        with pytest.raises(StoppedError, match=r"llama-7: .* holds other weights now"):
+            first.score([TokenRequest([5], [6])])
+        assert second.generate([[5]], asked)
+        with vllm(engines, wide("llama", 8), max_length=40) as third:
+            with pytest.raises(StoppedError, match=r"llama-8: .* was started anew for another"):
+                second.generate([[5]], asked)
+            assert third.generate([[5]], asked)
+
+
 def scored_again(engines, wide, seed):
     with vllm(engines, wide("qwen2_tied", seed)) as engine:
         return scored(engine)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch comes: workers and engines beside each other wait for each other's threads, and the
 # models here are too small to gain from several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A background job of a shell has Ctrl-C ignored, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from filelock import FileLock

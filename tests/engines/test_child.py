@@ -79,10 +79,9 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
 
 
 PARENT = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from prefbench.engines.child import Child
-signal.signal(signal.SIGINT, signal.default_int_handler)  # not there in background jobs
 child = Child("tests.sleeping", log=Path(sys.argv[1]), environment={}, timeout=60)
 print(child.pid, flush=True)
 if sys.argv[2] == "idle":

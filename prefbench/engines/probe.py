@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
 from prefbench.engines.base import EngineSettings
+from prefbench.machine import available_memory
 from prefbench.records import Checkpoint
+from prefbench.weights import read_weights
 
 TEXT = (
     "A baker sold 48 rolls in the morning and half as many after lunch. How many rolls were sold "
@@ -69,17 +71,26 @@ def difference(probe: Probe, direct: NDArray[np.float64], dtype: str) -> str | N
 
 
 def direct_logps(
-    checkpoint: Checkpoint, settings: EngineSettings, tokens: Sequence[int]
+    checkpoint: Checkpoint, settings: EngineSettings, tokens: Sequence[int], weights: Path
 ) -> NDArray[np.float64] | None:
     """What follows each token but the last, (n_tokens - 1, n_vocabulary); None without the memory.
+
+    Args:
+        checkpoint: the one that an engine was asked about.
+        settings: what that engine was started with.
+        tokens: of a text.
+        weights: the directory of the full weights: an adapter's base is what takes the memory.
 
     Raises:
         EngineError: transformers cannot load the checkpoint.
     """
     from prefbench.engines.hf import open_hf
 
+    found = read_weights(weights, adapter=False, allow_pickle=settings.allow_pickle)
     size = getattr(torch, settings.dtype).itemsize
-    if (checkpoint.n_parameters or 0) * size * 1.2 > psutil.virtual_memory().available:
+    n_bytes = found.n_bytes if found.n_parameters is None else found.n_parameters * size
+    room = available_memory()
+    if room is not None and n_bytes * 1.2 > room:
         return None
     on_cpu = dataclasses.replace(settings, device="cpu")
     with open_hf(checkpoint, on_cpu) as engine, torch.inference_mode():

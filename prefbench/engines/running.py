@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 
 from prefbench.engines.adapters import Needs
@@ -24,6 +23,7 @@ from prefbench.engines.probe import Probe
 from prefbench.engines.swapping import described
 from prefbench.engines.vllm_child import Adapter
 from prefbench.errors import EngineError, StoppedError, UnsuitableError
+from prefbench.machine import available_memory
 from prefbench.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -218,8 +218,9 @@ def _kv_bytes(engine: VLLMEngine) -> int:
     longest = engine.max_length + CPU_BLOCK
     wanted = per_token * max(longest, CPU_SEQUENCES * min(longest, USUAL_LENGTH))
     share = CPU_MEMORY_SHARE / engine.settings.n_engines
-    most = int(psutil.virtual_memory().available * share)
-    return max(LEAST_KV_BYTES, min(int(wanted), most))
+    room = available_memory()
+    most = wanted if room is None else room * share
+    return max(LEAST_KV_BYTES, int(min(wanted, most)))
 
 
 def _is_out_of_memory(text: str) -> bool:

@@ -217,7 +217,7 @@ class VLLMEngine(TextEngine):
         before, running.probe = running.probe, probe
         if not fresh and self._swapped and before == probe:
             return "its log-probs of a probe text are to the bit those of the checkpoint before"
-        direct = direct_logps(self.checkpoint, self.settings, probe.tokens)
+        direct = direct_logps(self.checkpoint, self.settings, probe.tokens, Path(self.weights))
         if direct is None:
             self._notes.append("vLLM was not compared with a forward pass: not enough memory")
             return None

@@ -10,13 +10,13 @@ from pathlib import Path
 # models here are too small to gain from several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A background job of a shell has Ctrl-C ignored, and so would every program that a test starts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import pytest
 from filelock import FileLock
 
 from prefbench.demo.training import train_zoo
+
+# A background job of a shell has Ctrl-C ignored, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

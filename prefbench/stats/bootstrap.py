@@ -1,13 +1,15 @@
 """Bootstrap over clusters: one resampling that all checkpoints of a task share.
 
-Every metric is a smooth function of sums over items: accuracy is Σx/Σ1, perplexity
+Nearly every metric is a smooth function of sums over items: accuracy is Σx/Σ1, perplexity
 exp(−Σlogp/Σtokens). So items are summed into their clusters once, a replicate is one row of a
 matrix product, and any number of checkpoints, and all their differences, come from the same draws.
+What is fitted to the items instead (`Refit`) is fitted anew in every draw, and in the same draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,9 +21,19 @@ from prefbench.errors import InputError
 Array: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[[Array], Array]
 """Sums (..., n_columns) to values (...)."""
+Fit: TypeAlias = Callable[[Array, Array], Array]
+"""Columns (n_items, n_columns) and how often each draw holds each item, (n_draws, n_items), to
+values (n_draws,). A draw's value depends on its own row alone: draws are fitted some at a time."""
 
 N_CELLS = 1 << 17
 """Multiplicities held at once: 1 MiB, which stays in the cache."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A statistic that no sums determine: fitted to the items anew in every resample."""
+
+    fit: Fit
 
 
 class Replicates(NamedTuple):
@@ -32,7 +44,7 @@ class Replicates(NamedTuple):
     resampled: Array
     """On each bootstrap resample, (n_resamples, ...)."""
     jackknife: Array
-    """With one cluster left out, (n_clusters, ...)."""
+    """With one cluster left out, (n_clusters, ...); NaN where it was not asked for."""
 
 
 class Resampling:
@@ -59,6 +71,7 @@ class Resampling:
         labels, codes, sizes = np.unique(self.clusters, return_inverse=True, return_counts=True)
         self.n_items = len(self.clusters)
         self.n_clusters = len(labels)
+        self._codes = codes
         self._order = np.argsort(codes, kind="stable")
         self._starts = np.cumsum(sizes) - sizes
         self._n_terms = self.n_clusters * int(sizes.max(initial=0))
@@ -74,13 +87,7 @@ class Resampling:
 
         The columns are rounded first, so that every sum the bootstrap takes is exact (`_summable`).
         """
-        values = np.asarray(columns, dtype=np.float64)
-        if len(values) != self.n_items:
-            raise InputError(f"{len(values)} rows of columns for {self.n_items} items")
-        if not np.isfinite(values).all():
-            raise InputError(
-                "columns hold NaN or infinity: leave such items out, count them as missing"
-            )
+        values = self._checked(columns)
         if self.n_items == 0:
             return values
         rounded = _summable(values, self._n_terms)
@@ -91,13 +98,19 @@ class Resampling:
         """Sums over each resample: (n_items, ...) to (n_resamples, ...)."""
         return self._resampled(self.by_cluster(columns))
 
-    def replicate(self, columns: ArrayLike, statistic: Statistic) -> Replicates:
-        """A statistic of the column sums, with its bootstrap and jackknife replicates.
+    def replicate(
+        self, columns: ArrayLike, statistic: Statistic | Refit, *, jackknife: bool = True
+    ) -> Replicates:
+        """A statistic of the columns, with its bootstrap and jackknife replicates.
 
         Args:
             columns: (n_items, ..., n_columns); axes between are checkpoints.
-            statistic: sums (..., n_columns) to values (...); NaN or infinite where undefined.
+            statistic: sums (..., n_columns) to values (...), NaN or infinite where undefined; or
+                what is fitted anew in every draw.
+            jackknife: whether those replicates are needed where they cost a fit each.
         """
+        if isinstance(statistic, Refit):
+            return self.refit(columns, statistic.fit, jackknife=jackknife)
         clusters = self.by_cluster(columns)
         whole = clusters.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -106,6 +119,63 @@ class Resampling:
                 resampled=statistic(self._resampled(clusters)),
                 jackknife=statistic(whole - clusters),
             )
+
+    def refit(self, columns: ArrayLike, fit: Fit, *, jackknife: bool = True) -> Replicates:
+        """What is fitted to the items, fitted anew in the draws that `sums` has.
+
+        Args:
+            columns: (n_items, ..., n_columns); axes between are checkpoints, fitted one by one.
+            fit: columns (n_items, n_columns) and counts (n_draws, n_items) to values (n_draws,).
+            jackknife: fit with each cluster left out too; else those replicates are NaN.
+
+        Returns:
+            Replicates; all NaN, and nothing fitted, without items.
+        """
+        values = self._checked(columns)
+        shape = values.shape[1:-1]
+        if self.n_items == 0:
+            return Replicates(
+                np.full(shape, np.nan),
+                np.full((self.n_resamples, *shape), np.nan),
+                np.full((0, *shape), np.nan),
+            )
+
+        # Each checkpoint in memory of its own: how it is laid out must not depend on its company.
+        table = values.reshape(self.n_items, -1, values.shape[-1])
+        members = [table[:, member].copy() for member in range(table.shape[1])]
+
+        def fitted(counts: NDArray[Any]) -> Array:
+            by_item = counts[:, self._codes].astype(np.float64)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                each = [fit(member, by_item) for member in members]
+            return np.stack(each, axis=-1).reshape(len(counts), *shape)
+
+        n_rows = max(1, N_CELLS // self.n_items)
+        drawn = cluster_counts(
+            self.n_clusters,
+            n_resamples=self.n_resamples,
+            rng=np.random.default_rng(self.seed),
+            chunk=n_rows,
+        )
+        left_out = np.full((self.n_clusters, *shape), np.nan)
+        for start in range(0, self.n_clusters if jackknife else 0, n_rows):
+            rows = np.arange(start, min(start + n_rows, self.n_clusters))
+            left_out[rows] = fitted(np.arange(self.n_clusters) != rows[:, None])
+        return Replicates(
+            value=fitted(np.ones((1, self.n_clusters)))[0],
+            resampled=np.concatenate([fitted(counts) for counts in drawn]),
+            jackknife=left_out,
+        )
+
+    def _checked(self, columns: ArrayLike) -> Array:
+        values = np.asarray(columns, dtype=np.float64)
+        if len(values) != self.n_items:
+            raise InputError(f"{len(values)} rows of columns for {self.n_items} items")
+        if not np.isfinite(values).all():
+            raise InputError(
+                "columns hold NaN or infinity: leave such items out, count them as missing"
+            )
+        return values
 
     def _resampled(self, clusters: Array) -> Array:
         if self.n_clusters == 0:

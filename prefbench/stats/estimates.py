@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from prefbench.errors import InputError
 from prefbench.stats.bootstrap import (
     Array,
+    Refit,
     Resampling,
     Statistic,
     bca_interval,
@@ -34,7 +35,7 @@ class Estimate(NamedTuple):
 
 def estimate(
     columns: ArrayLike,
-    statistic: Statistic,
+    statistic: Statistic | Refit,
     *,
     resampling: Resampling,
     confidence: float = 0.95,
@@ -42,12 +43,12 @@ def estimate(
     n_missing: int = 0,
     proportion: bool = False,
 ) -> Estimate:
-    """A statistic of one checkpoint's column sums, with its interval.
+    """A statistic of one checkpoint's columns, with its interval.
 
     Args:
-        columns: what is summed, (n_items, n_columns). A row with NaN is a missing item: left out
-            and counted.
-        statistic: sums (..., n_columns) to values (...).
+        columns: what is summed or fitted to, (n_items, n_columns). A row with NaN is a missing
+            item: left out and counted.
+        statistic: sums (..., n_columns) to values (...), or what is fitted anew in every draw.
         resampling: the task's draws.
         confidence: of the interval, between 0 and 1.
         method: "percentile" or "bca"; the latter gives way to the former where it is undefined,
@@ -74,7 +75,7 @@ def estimate(
 
 def estimates(
     columns: ArrayLike,
-    statistic: Statistic,
+    statistic: Statistic | Refit,
     *,
     resampling: Resampling,
     confidence: float = 0.95,
@@ -89,7 +90,9 @@ def estimates(
     found: dict[int, Estimate] = {}
     for rows, members in alike(present(table)):
         kept = resampling.only(rows)
-        value, resampled, jackknife = kept.replicate(table[rows][:, members], statistic)
+        value, resampled, jackknife = kept.replicate(
+            table[rows][:, members], statistic, jackknife=method == "bca"
+        )
         for column, member in enumerate(members):
             found[member] = with_interval(
                 float(value[column]),

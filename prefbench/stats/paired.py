@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prefbench.errors import InputError
-from prefbench.stats.bootstrap import Resampling, Statistic
+from prefbench.stats.bootstrap import Refit, Resampling, Statistic
 from prefbench.stats.estimates import Estimate, Method, alike, present, with_interval
 
 
 def difference(
     columns_a: ArrayLike,
     columns_b: ArrayLike,
-    statistic: Statistic,
+    statistic: Statistic | Refit,
     *,
     resampling: Resampling,
     confidence: float = 0.95,
@@ -24,9 +24,10 @@ def difference(
     """A statistic of a minus the same statistic of b, on the same items in every resample.
 
     Args:
-        columns_a: what is summed for a, (n_items, n_columns). A row with NaN is a missing item.
+        columns_a: what is summed or fitted to for a, (n_items, n_columns). A row with NaN is a
+            missing item.
         columns_b: the same for b, the same items in the same order.
-        statistic: sums (..., n_columns) to values (...).
+        statistic: sums (..., n_columns) to values (...), or what is fitted anew in every draw.
         resampling: the task's draws; where items are missing, draws from the same seed over the
             clusters that are left.
         confidence: of the interval, between 0 and 1.
@@ -51,7 +52,7 @@ def difference(
 def differences(
     columns: ArrayLike,
     pairs: Sequence[tuple[int, int]],
-    statistic: Statistic,
+    statistic: Statistic | Refit,
     *,
     resampling: Resampling,
     confidence: float = 0.95,
@@ -70,7 +71,7 @@ def differences(
     for rows, members in alike(there[:, ends[:, 0]] & there[:, ends[:, 1]]):
         kept = resampling.only(rows)
         involved, index = np.unique(ends[members], return_inverse=True)
-        replicates = kept.replicate(table[rows][:, involved], statistic)
+        replicates = kept.replicate(table[rows][:, involved], statistic, jackknife=method == "bca")
         for member, (a, b) in zip(members, index.reshape(-1, 2), strict=True):
             value, resampled, jackknife = (part[..., a] - part[..., b] for part in replicates)
             found[member] = with_interval(

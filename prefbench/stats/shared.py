@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prefbench.stats.bootstrap import Array, Replicates, Resampling, Statistic
+from prefbench.stats.bootstrap import Array, Refit, Replicates, Resampling, Statistic
 from prefbench.stats.estimates import Estimate, Method, estimates, present, with_interval
 from prefbench.stats.paired import differences
 
@@ -16,7 +16,7 @@ class Wanted(NamedTuple):
     """A statistic of some of a table's columns."""
 
     columns: tuple[int, ...]
-    statistic: Statistic
+    statistic: Statistic | Refit
     proportion: bool = False
 
 
@@ -38,7 +38,8 @@ def estimate_all(
 ) -> list[Found]:
     """Equal to `estimates` and `differences` of each statistic, bit for bit.
 
-    Statistics for which all checkpoints have the same items share one pass over the draws.
+    Statistics for which all checkpoints have the same items share one pass over the draws; each
+    that is fitted makes its own, over the same draws.
 
     Args:
         table: per-item numbers (n_items, n_checkpoints, n_columns), NaN where missing.
@@ -62,7 +63,9 @@ def estimate_all(
         rows = np.frombuffer(mask, dtype=np.bool_)
         kept = resampling.only(rows)
         n_missing = resampling.n_items - kept.n_items
-        replicates = _replicate(table[rows], [wanted[i] for i in members], kept)
+        replicates = _replicate(
+            table[rows], [wanted[i] for i in members], kept, jackknife=method == "bca"
+        )
         for i, one in zip(members, replicates, strict=True):
             settings = {
                 "n": kept.n_items,
@@ -74,13 +77,21 @@ def estimate_all(
     return [found[i] for i in range(len(wanted))]
 
 
-def _replicate(table: Array, wanted: Sequence[Wanted], resampling: Resampling) -> list[Replicates]:
-    """Each statistic with its replicates, from sums that are drawn once."""
-    used = sorted({column for want in wanted for column in want.columns})
+def _replicate(
+    table: Array, wanted: Sequence[Wanted], resampling: Resampling, *, jackknife: bool
+) -> list[Replicates]:
+    """Each statistic with its replicates; those of sums from sums that are drawn once."""
+    summed = [want for want in wanted if not isinstance(want.statistic, Refit)]
+    used = sorted({column for want in summed for column in want.columns})
     at = {column: place for place, column in enumerate(used)}
-    sums = resampling.replicate(table[..., used], lambda sums: sums)
+    if summed:
+        sums = resampling.replicate(table[..., used], lambda sums: sums)
     results = []
     for want in wanted:
+        if isinstance(want.statistic, Refit):
+            columns = table[..., list(want.columns)]
+            results.append(resampling.refit(columns, want.statistic.fit, jackknife=jackknife))
+            continue
         places = [at[column] for column in want.columns]
         with np.errstate(divide="ignore", invalid="ignore"):
             results.append(Replicates(*(want.statistic(part[..., places]) for part in sums)))

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from prefbench.errors import InputError
+from prefbench.stats import bootstrap
 from prefbench.stats.bootstrap import (
+    Refit,
     Resampling,
     bca_interval,
     cluster_counts,
@@ -19,6 +21,19 @@ def mean(sums):
 
 def perplexity(sums):
     return np.exp(-sums[..., 0] / sums[..., 1])
+
+
+def fitted_mean(columns, counts):
+    """`mean` as a fit."""
+    return (counts @ columns[:, 0]) / (counts @ columns[:, 1])
+
+
+def median(columns, counts):
+    """Of the first column, an item counted as often as it is drawn: no function of sums."""
+    order = np.argsort(columns[:, 0])
+    below = np.cumsum(counts[:, order], axis=1)
+    at = np.argmax(below >= below[:, -1:] / 2, axis=1)
+    return columns[order[at], 0]
 
 
 def skewed(n, seed=0):
@@ -117,13 +132,73 @@ def test_jackknife_leaves_one_cluster_out():
 def test_nothing_is_held_for_every_item_and_resample():
     import tracemalloc
 
-    columns = np.zeros((20_000, 2))
+    columns = np.ones((20_000, 2))
     resampling = Resampling(np.arange(20_000), n_resamples=1000, seed=0)
     tracemalloc.start()
     resampling.sums(columns)
+    resampling.refit(columns, fitted_mean, jackknife=False)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20_000 * 1000 * 8 / 3
+
+
+def test_a_fit_to_sums_is_their_statistic():
+    columns = np.stack([skewed(60, seed) for seed in range(3)], axis=1)
+    resampling = Resampling(np.arange(60) % 20, n_resamples=200, seed=1)
+    fitted = resampling.refit(columns, fitted_mean)
+    summed = resampling.replicate(columns, mean)
+    for ours, theirs in zip(fitted, summed, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_a_fit_is_to_the_resampled_items():
+    columns, clusters = skewed(60), np.random.default_rng(0).integers(0, 9, 60)
+    resampling = Resampling(clusters, n_resamples=50, seed=1)
+    value, resampled, jackknife = resampling.refit(columns, median)
+    counts = np.concatenate(list(cluster_counts(9, n_resamples=50, rng=np.random.default_rng(1))))
+
+    def lower_median(rows):
+        return np.quantile(rows[:, 0], 0.5, method="inverted_cdf")
+
+    drawn = [columns[np.repeat(np.arange(60), row[clusters])] for row in counts]
+    np.testing.assert_array_equal(resampled, [lower_median(rows) for rows in drawn])
+    left = [lower_median(columns[clusters != cluster]) for cluster in range(9)]
+    np.testing.assert_array_equal(jackknife, left)
+    assert value == lower_median(columns)
+
+
+@pytest.mark.parametrize("n_cells", [1, 100, 1 << 20])
+def test_chunks_do_not_change_a_fit(n_cells, monkeypatch):
+    resampling = Resampling(np.arange(40) // 2, n_resamples=30, seed=3)
+    expected = resampling.refit(skewed(40), median)
+    monkeypatch.setattr(bootstrap, "N_CELLS", n_cells)
+    for ours, theirs in zip(resampling.refit(skewed(40), median), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_jackknife_that_nobody_needs_is_not_fitted():
+    resampling = Resampling(np.arange(40) // 2, n_resamples=5, seed=0)
+    n_fitted = []
+
+    def fit(columns, counts):
+        n_fitted.append(len(counts))
+        return median(columns, counts)
+
+    quick = resampling.replicate(skewed(40), Refit(fit), jackknife=False)
+    assert sum(n_fitted) == 1 + 5
+    assert quick.jackknife.shape == (20,)
+    assert np.isnan(quick.jackknife).all()
+    whole = resampling.replicate(skewed(40), Refit(fit))
+    assert sum(n_fitted) == 1 + 5 + 1 + 5 + 20
+    np.testing.assert_array_equal(quick.resampled, whole.resampled)
+
+
+def test_without_items_nothing_is_fitted():
+    empty = Resampling(np.zeros(0), n_resamples=7, seed=0)
+    found = empty.refit(np.zeros((0, 3, 2)), lambda columns, counts: pytest.fail("fitted"))
+    assert [part.shape for part in found] == [(3,), (7, 3), (0, 3)]
+    assert np.isnan(found.resampled).all()
 
 
 @pytest.mark.parametrize("statistic", [mean, perplexity])
@@ -236,3 +311,5 @@ def test_messages():
         resampling.sums(np.zeros((2, 1)))
     with pytest.raises(InputError, match="NaN or infinity"):
         resampling.sums(np.array([[0.0], [np.nan], [1.0]]))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        resampling.refit(np.array([[0.0], [np.inf], [1.0]]), median)

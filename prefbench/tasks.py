@@ -9,10 +9,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from prefbench.data import Source
 from prefbench.errors import DataError, TaskError
@@ -23,23 +31,47 @@ Temperature = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 M = TypeVar("M", bound=BaseModel)
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
+"""One name, or a list of them."""
+REFERENCE, ROUND_ROBIN = "reference", "round_robin"
+"""Opponents that are no checkpoint: the data's own answer, and all others."""
+
+
 class Recipe(BaseModel):
     """What is measured once a checkpoint has answered; unknown keys are refused.
 
     `metrics` are the columns a table shows first. `pairs` marks documents with chosen and rejected
     texts. `fewshot_fallback` names the split that examples come from where a mirror lacks the
     few-shot split. `supplied` says how a user gets data that the hub does not have. `temperatures`
-    make several tasks of one.
+    make several tasks of one. A `comparison` has its answers judged against each `opponent`: the
+    data's `reference`, a checkpoint by name or method, or all others in a `round_robin`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    measure: Literal["answers"] = "answers"
+    measure: Literal["answers", "comparison"] = "answers"
+    judge: Names = ()
+    opponent: Names = ()
     pairs: bool = False
     metrics: tuple[str, ...] = ()
     fewshot_fallback: str | None = None
     supplied: str | None = None
     temperatures: tuple[Temperature, ...] = ()
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        if self.measure == "comparison":
+            if self.pairs:
+                raise ValueError("a comparison judges texts that are generated; leave pairs out")
+            if not self.judge or not self.opponent:
+                raise ValueError("a comparison names its judge and its opponent")
+        elif self.judge or self.opponent:
+            raise ValueError("judge and opponent belong to measure: comparison")
+        return self
 
     @field_validator("temperatures")
     @classmethod
@@ -132,9 +164,16 @@ class Task:
 
     @property
     def definition(self) -> str:
-        """Hash of everything that the YAML says and of lm-eval's version, which carries it out."""
+        """Hash of everything that the YAML says and of lm-eval's version, which carries it out.
+
+        Of a comparison only what its answers depend on: comparisons that ask the same share them.
+        """
+        config = dict(self.config)
+        if self.recipe.measure == "comparison":
+            for name in ("task", "metadata", "metric_list"):
+                config.pop(name, None)
         version = importlib.metadata.version("lm_eval")
-        text = json.dumps([self.config, version], sort_keys=True, default=lambda f: f.source)
+        text = json.dumps([config, version], sort_keys=True, default=lambda f: f.source)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -266,6 +305,8 @@ def _tasks(config: dict[str, Any], file: Path) -> list[Task]:
 def _task(config: dict[str, Any], recipe: Recipe, file: Path) -> Task:
     if reason := refusal(config):
         raise TaskError(f"{file}: {reason}")
+    if recipe.measure == "comparison" and config["output_type"] != "generate_until":
+        raise TaskError(f"{file}: a comparison has output_type: generate_until")
     return Task(config["task"], config, recipe, file)
 
 

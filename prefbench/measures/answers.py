@@ -164,7 +164,9 @@ def item_metrics(requests: Requests, answers: Sequence[Answer]) -> Iterator[Reco
             yield Record(answer.item, "answer", None, answer.reason)
             continue
         yield Record(answer.item, "cut", float(answer.n_cut > 0))
-        if requests.task.recipe.pairs:
+        if requests.task.recipe.measure == "comparison":
+            quantities = text_quantities(answer)
+        elif requests.task.recipe.pairs:
             quantities = pair_quantities(requests.item(answer.item), answer)
         else:
             quantities = _lm_eval_metrics(requests, requests.item(answer.item), answer)
@@ -218,6 +220,15 @@ def _each(pipeline: FilterEnsemble, instances: Sequence[Instance]) -> list[list[
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
+
+
+def text_quantities(answer: Answer) -> dict[str, float]:
+    """What is known of an item's texts before anybody judges them, each a mean over the texts."""
+    return {
+        "n_chars": _mean([len(text.strip()) for text in answer.texts]),
+        "n_tokens": _mean(answer.n_tokens),
+        "unfinished": _mean(answer.unfinished),
+    }
 
 
 def pair_quantities(item: Item, answer: Answer) -> dict[str, float]:

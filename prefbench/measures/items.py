@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,3 +73,9 @@ def pair_item(document: Mapping[str, Any], index: int, template: ChatTemplate | 
         except TemplateError as error:  # some know no system turn
             reason = f"the chat template refuses the conversation: {error}"
     return Item(index, prompt, tuple(texts), document, str(document["cluster"]), reason)
+
+
+def prompt_item(document: Mapping[str, Any], index: int, template: ChatTemplate | None) -> Item:
+    """The item of a prompt that is to be answered and judged: the conversation it is."""
+    whole = pair_item({**document, "chosen": (), "rejected": ()}, index, template)
+    return dataclasses.replace(whole, fields=document)

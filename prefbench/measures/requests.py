@@ -8,12 +8,12 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from prefbench.engines.base import Engine, Sampling, TokenRequest, sampling_of
 from prefbench.errors import TaskError
 from prefbench.harness import SHOT_SEED, HarnessTask
-from prefbench.measures.items import Item, pair_item, plain_item
+from prefbench.measures.items import ChatTemplate, Item, pair_item, plain_item, prompt_item
 from prefbench.tasks import Task
 
 CHUNK = 64
@@ -119,14 +119,17 @@ class Requests:
         try:
             for index in range(len(self._items), stop):
                 document = self._documents[index]
-                self._items.append(
-                    pair_item(document, index, template)
-                    if self.task.recipe.pairs
-                    else plain_item(self.harness, document, index, template)
-                )
+                self._items.append(self._item(document, index, template))
         except BaseException:
             self._items.clear()  # its draws are gone, so that only all of them come out the same
             raise
+
+    def _item(self, document: Mapping[str, Any], index: int, template: ChatTemplate | None) -> Item:
+        if self.task.recipe.pairs:
+            return pair_item(document, index, template)
+        if self.task.recipe.measure == "comparison":
+            return prompt_item(document, index, template)
+        return plain_item(self.harness, document, index, template)
 
     def _begin(self, chunk: int) -> None:
         """Has a chunk tokenised in the background, unless it is or there is none.

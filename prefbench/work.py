@@ -136,8 +136,9 @@ class Work:
                     self.listener.on_step(f"asking {len(alike)} together", done, len(requests))
         except StoreError:
             raise
-        except PrefbenchError as error:
-            self.listener.on_notice(f"{members[0][0].task.name}: asked one by one: {error}")
+        except Exception as error:  # noqa: BLE001  # no cell's yet: each will meet its own alone
+            title = members[0][0].task.name
+            self.listener.on_notice(f"{title}: asked one by one: {_reason(error)}")
 
     def _batch_size(self, engine: Engine) -> int:
         return self.settings.batch_size or engine.batch_size
@@ -155,8 +156,7 @@ class Work:
         except StoreError:
             raise  # a directory that cannot be written fails every cell alike
         except Exception as error:  # noqa: BLE001  # the one: a cell never takes others down
-            known = isinstance(error, PrefbenchError)
-            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            reason = _reason(error)
             self.failed[planned.cell] = reason
             opening.note(reason)
             if isinstance(error, CheckpointError):  # nor may its answers be gone on with
@@ -248,3 +248,8 @@ class Work:
                 limit=planned.planned.limit,
             )
         return self._requests[key]
+
+
+def _reason(error: Exception) -> str:
+    known = isinstance(error, PrefbenchError)
+    return str(error) if known else f"{type(error).__name__}: {error}"

@@ -23,6 +23,8 @@ from transformers import AutoModelForCausalLM
 from prefbench.cells import Settings, in_units
 from prefbench.checkpoints import read_checkpoint
 from prefbench.engines.child import Child
+from prefbench.engines.vllm import VLLMEngine
+from prefbench.errors import StoreError
 from prefbench.listener import Listener
 from prefbench.report.collect import collect
 from prefbench.report.tables import render
@@ -336,6 +338,36 @@ def test_adapters_of_one_base_are_served_together(
     assert f"untrained: {said}" in render(collect(results), "text")
     assert manifests(results)["dora", TASK]["engine"]["kind"] == "hf"
     assert any("dora" in n and "it sets use_dora" in n for n in heard.notices)
+
+
+def test_what_goes_wrong_when_several_are_asked_at_once_is_each_cell_s_own(
+    small_zoo: Path, tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, runs = small_zoo / "checkpoints" / "sft", tmp_path / "adapters"
+    for seed, name in enumerate(("one", "two")):
+        adapter(base, runs / name, rank=2, modules=["q_proj"], seed=seed)
+
+    alone = VLLMEngine.generate_together
+
+    def fail_by(error: Exception) -> None:
+        def generate(self: VLLMEngine, others: Any, *rest: Any) -> Any:
+            if others:
+                raise error
+            return alone(self, others, *rest)
+
+        monkeypatch.setattr(VLLMEngine, "generate_together", generate)
+
+    fail_by(KeyError("first"))
+    heard = Heard()
+    few = dataclasses.replace(VLLM, limit=3)
+    outcome, _ = measure(runs, mirror, "alone", few, listener=heard)
+    assert not outcome.failed
+    assert len(outcome.measured) == 2
+    assert f"{TASK}: asked one by one: KeyError: 'first'" in heard.notices
+
+    fail_by(StoreError("no space left"))
+    with pytest.raises(StoreError, match="no space left"):
+        measure(runs, mirror, "full", few)
 
 
 def test_a_sweep_over_temperatures_keeps_its_draws(runs: Path, mirror: Path) -> None:

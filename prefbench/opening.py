@@ -75,8 +75,6 @@ class Opening:
             try:
                 engine = self._open(self._kind)
             except UnsuitableError as error:
-                if self._kind == FALLBACK:
-                    raise
                 self._tell(f"measured by {FALLBACK} instead of {self._kind}: {error}")
                 engine = self._open(FALLBACK)
             self.check_unchanged()

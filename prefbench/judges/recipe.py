@@ -32,12 +32,16 @@ class EndpointRecipe(_Strict):
 
 
 class SamplingRecipe(_Strict):
-    """How the judge's reply is drawn."""
+    """How the judge's reply is drawn.
+
+    `reasoning` is the `reasoning_effort` sent to a server; None leaves it to the server.
+    """
 
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(ge=1)] = 512
     seed: int | None = 0
+    reasoning: str | None = None
 
 
 class Reading(_Strict):
@@ -56,6 +60,18 @@ class Reading(_Strict):
     marker: str = ""
     labels: Mapping[str, Preference] = Field(default_factory=dict)
     schema_: Mapping[str, Any] | None = Field(None, alias="schema")
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        if self.by == "json" and not self.marker:
+            raise ValueError("marker names the key that holds the label")
+        for words in (self.marker, *self.labels):
+            if not words.isprintable() or words != words.strip():
+                raise ValueError(f"{words!r} is not one line without space around it")
+        for label in self.labels:
+            if not label or (self.by == "line" and (set(label) & set("*`") or label[-1] == ".")):
+                raise ValueError(f"the label {label!r} would be read as decoration")
+        return self
 
 
 class Price(_Strict):

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from lm_eval.models.utils import postprocess_generated_text
 
 from prefbench.client import Client, Endpoint, Failure
 from prefbench.engines import Engines
-from prefbench.engines.base import (
-    EngineSettings,
-    Generation,
-    Logp,
-    Sampling,
-    ServerSettings,
-    TokenRequest,
-)
+from prefbench.engines.base import EngineSettings, Generation, Logp, Sampling, TokenRequest
+from prefbench.engines.served import max_model_len, served_name
 from prefbench.engines.texts import TextEngine
 from prefbench.errors import EngineError, InputError
 from prefbench.records import Checkpoint
@@ -76,7 +68,7 @@ class ServerEngine(TextEngine):
         self._refusals: list[str] = []
         cards = self._cards(settings.server.model)
         self._model = served_name(cards, checkpoint, settings.server)
-        self._longest = _max_model_len(cards, self._model)
+        self._longest = max_model_len(cards, self._model)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -91,7 +83,8 @@ class ServerEngine(TextEngine):
     def facts(self) -> Mapping[str, Any]:
         gives_ids = self.__dict__.get("_gives_ids")  # None where nothing was generated
         asked = {"url": self._device, "path": self._path, "model": self._model}
-        return {"server": {**asked, "max_model_len": self._longest, "gives_ids": gives_ids}}
+        told = {"max_model_len": self._longest, "gives_ids": gives_ids}
+        return {"server": {**asked, **told}}
 
     @property
     def max_length(self) -> int:
@@ -392,59 +385,6 @@ class ServerEngine(TextEngine):
             "add_generation_prompt": False,
             "continue_final_message": True,
         }
-
-
-def served_name(
-    cards: Sequence[Mapping[str, Any]], checkpoint: Checkpoint, server: ServerSettings
-) -> str:
-    """The name that a server knows a checkpoint by; nothing is guessed.
-
-    Args:
-        cards: what GET /models lists, by `id`; vLLM adds the directory, `root`.
-        checkpoint: the one that is to be measured.
-        server: where it is served, and under which name if that is known.
-
-    Raises:
-        EngineError: it is not served, or not surely.
-    """
-    ids = [str(card["id"]) for card in cards]
-    served = f"{server.base_url} serves {', '.join(map(repr, ids)) or 'nothing'}"
-    if server.model is not None:
-        if cards and server.model not in ids:
-            raise EngineError(f"{checkpoint.path}: no {server.model!r} is served: {served}")
-        return server.model
-    path = checkpoint.path.resolve()
-    there = [str(c["id"]) for c in cards if path in (_folder(c.get("root")), _folder(c["id"]))]
-    if there:
-        return there[0]  # several are names of the same weights
-    names = {checkpoint.name, path.name} - {""}
-    named = [
-        str(c["id"])
-        for c in cards
-        # A run's checkpoint-100 is not another run's; nor is what lies elsewhere on this disk.
-        if not re.fullmatch(r"checkpoint-\d+", str(c["id"]))
-        and names & {str(c["id"]), str(c.get("root"))}
-        and not ((folder := _folder(c.get("root"))) and folder.is_dir())
-    ]
-    if len(named) == 1:
-        return named[0]
-    raise EngineError(
-        f"{checkpoint.path}: it is not clear whether it is served: {served}; name the right one by "
-        f"--served-model, or serve it with --served-model-name {checkpoint.name}"
-    )
-
-
-def _folder(name: object) -> Path | None:
-    return Path(name).resolve() if isinstance(name, str) and name.startswith("/") else None
-
-
-def _max_model_len(cards: Sequence[Mapping[str, Any]], model: str) -> int | None:
-    """Tokens that a served model takes, where the server says; an adapter takes its base's."""
-    by_id = {str(card["id"]): card for card in cards}
-    card: Mapping[str, Any] | None = by_id.get(model)
-    while card and card.get("max_model_len") is None and card.get("parent") != card["id"]:
-        card = by_id.get(str(card.get("parent")))
-    return int(card["max_model_len"]) if card and card.get("max_model_len") else None
 
 
 def _are_ids(ids: object) -> bool:

@@ -20,10 +20,9 @@ from prefbench.engines.base import (
     ServerSettings,
     TokenRequest,
 )
-from prefbench.engines.server import open_server, served_name
+from prefbench.engines.server import open_server
 from prefbench.errors import EngineError, InputError
 from prefbench.measures.answers import NOT_FINITE
-from prefbench.records import Checkpoint
 from prefbench.runner import run
 from prefbench.store import Store
 from tests.asking import answers_of, checkpoint_at, requests_of
@@ -470,45 +469,7 @@ def test_a_server_that_crashes_fails_the_batch(served: Path, monkeypatch: Any) -
             engine.generate([[5]], Sampling(max_gen_toks=8))
 
 
-# --- which of the models that are served
-
-
-RUN = Checkpoint("dpo/checkpoint-100", Path("/runs/dpo/checkpoint-100"), "ready")
-FINAL = Checkpoint("dpo", Path("/runs/dpo"), "ready")
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "cards", "name"),
-    [
-        (FINAL, [{"id": "/runs/dpo"}], "/runs/dpo"),
-        (FINAL, [{"id": "x", "root": "/runs/dpo"}, {"id": "dpo", "root": "/runs/sft"}], "x"),
-        (FINAL, [{"id": "dpo"}, {"id": "sft"}], "dpo"),
-        (FINAL, [{"id": "x", "root": "dpo"}], "x"),
-        (FINAL, [{"id": "a", "root": "/runs/dpo"}, {"id": "b", "root": "/runs/dpo/"}], "a"),
-        (RUN, [{"id": "dpo/checkpoint-100"}], "dpo/checkpoint-100"),
-        (RUN, [{"id": "checkpoint-100"}], None),  # of which run?
-        (FINAL, [{"id": "sft"}], None),
-        (FINAL, [{"id": "dpo"}, {"id": "y", "root": "dpo"}], None),
-        (FINAL, [], None),
-    ],
-)
-def test_what_is_served_as_what(checkpoint: Checkpoint, cards: Any, name: str | None) -> None:
-    server = ServerSettings("http://host/v1")
-    if name is not None:
-        assert served_name(cards, checkpoint, server) == name
-        return
-    with pytest.raises(EngineError, match=r"not clear .* --served-model") as caught:
-        served_name(cards, checkpoint, server)
-    assert all(repr(card["id"]) in str(caught.value) for card in cards)
-    assert f"--served-model-name {checkpoint.name}" in str(caught.value)
-
-
-def test_a_name_that_lies_elsewhere_on_this_disk(tmp_path: Path) -> None:
-    (tmp_path / "dpo").mkdir()
-    with pytest.raises(EngineError, match="not clear"):
-        served_name(
-            [{"id": "dpo", "root": str(tmp_path / "dpo")}], FINAL, ServerSettings("http://host/v1")
-        )
+# --- what else a server lists, and what it must be told
 
 
 def test_the_length_is_the_smallest_of_all(served: Path) -> None:
@@ -538,10 +499,10 @@ def test_a_server_that_lists_nothing_must_be_told_the_name(served: Path) -> None
             assert engine.generate([[5]], Sampling(max_gen_toks=8))
 
 
-def test_what_must_be_said() -> None:
+def test_what_must_be_said(served: Path) -> None:
     with (
         pytest.raises(InputError, match="needs a --base-url"),
-        open_server(FINAL, EngineSettings()),
+        open_server(checkpoint_at(served), EngineSettings()),
     ):
         pass
 
@@ -564,8 +525,8 @@ def test_a_run_through_a_server_is_the_run_by_hf(
         assert not outcome.failed
         store = Store(results)
         answers.append([one for name in sorted(outcome.measured) for one in store.answers(name)])
-        kinds = {store.manifest(name)["engine"]["kind"] for name in outcome.measured}
-        assert kinds == {settings.engine}
+        told = [store.manifest(name)["engine"] for name in outcome.measured]
+        assert {one["kind"] for one in told} == {settings.engine}
     by_hf, by_server = ({one.item: one for one in some if one.texts} for some in answers)
     assert by_hf == by_server
     by_hf, by_server = ({one.item: one.logps for one in some if one.logps} for some in answers)

@@ -22,6 +22,10 @@ ENGINES: Mapping[str, str] = {
 """What `--engine` may name, and the function that opens it; imported only when used."""
 
 
+SERVER_DTYPE = "the server's own"
+"""The number format of what a server answers with: it is not asked for one, and tells of none."""
+
+
 class Engines:
     """Opens engines, for the length of a `with`; keeps running what the next one may use."""
 

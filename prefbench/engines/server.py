@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval.models.utils import postprocess_generated_text
 
 from prefbench.client import Client, Endpoint, Failure
-from prefbench.engines import Engines
+from prefbench.engines import SERVER_DTYPE, Engines
 from prefbench.engines.base import EngineSettings, Generation, Logp, Sampling, TokenRequest
 from prefbench.engines.served import max_model_len, served_name
 from prefbench.engines.texts import TextEngine
@@ -84,7 +84,7 @@ class ServerEngine(TextEngine):
         gives_ids = self.__dict__.get("_gives_ids")  # None where nothing was generated
         asked = {"url": self._device, "path": self._path, "model": self._model}
         told = {"max_model_len": self._longest, "gives_ids": gives_ids}
-        return {"server": {**asked, **told}}
+        return {"dtype": SERVER_DTYPE, "server": {**asked, **told}}
 
     @property
     def max_length(self) -> int:

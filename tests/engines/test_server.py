@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prefbench.cells import Settings
-from prefbench.engines import open_engine
+from prefbench.engines import SERVER_DTYPE, open_engine
 from prefbench.engines.base import (
     EngineSettings,
     Sampling,
@@ -527,6 +527,8 @@ def test_a_run_through_a_server_is_the_run_by_hf(
         answers.append([one for name in sorted(outcome.measured) for one in store.answers(name)])
         told = [store.manifest(name)["engine"] for name in outcome.measured]
         assert {one["kind"] for one in told} == {settings.engine}
+        dtype = {"hf": "float32", "server": SERVER_DTYPE}[settings.engine]
+        assert {one["dtype"] for one in told} == {dtype}
     by_hf, by_server = ({one.item: one for one in some if one.texts} for some in answers)
     assert by_hf == by_server
     by_hf, by_server = ({one.item: one.logps for one in some if one.logps} for some in answers)

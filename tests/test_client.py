@@ -9,6 +9,8 @@ import signal
 import threading
 import time
 import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 
 from prefbench.client import Client, Endpoint, Failure
 from prefbench.errors import InputError
+from tests.misbehaving import Reply, wired
 from tests.serving import Said, free_port, scripted
 
 KEY = "sk-very-secret-0123456789"
@@ -214,7 +217,7 @@ def test_the_key_is_sent_and_told_to_nobody(monkeypatch: Any, caplog: Any, capfd
         monkeypatch.setattr(asked._openai, "post", lambda *a, **k: 1 / 0)
         try:
             asked.post("/completions", [{"i": 0}])
-        except BaseExceptionGroup:
+        except ZeroDivisionError:
             told.append(traceback.format_exc())
     out, err = capfd.readouterr()
     for text in (*told, caplog.text, out, err):
@@ -283,3 +286,299 @@ def test_inside_of_a_loop_of_the_callers_own() -> None:
     with scripted(echo) as (url, _), client(url) as asked:
         assert asyncio.run(notebook(asked)) == [{"path": "/completions", "body": {}}]
     asked.close()
+
+
+# --- answers one by one
+
+
+def test_each_answer_comes_as_soon_as_it_is_there_and_to_the_caller() -> None:
+    may_end = threading.Event()
+    pulled_by = set()
+
+    def first_waits(path: str, body: Any, seen: int) -> Said:
+        if body["i"] == 0:
+            may_end.wait(20)
+        return Said(body)
+
+    def made() -> Iterator[dict[str, int]]:
+        for body in bodies(6):
+            pulled_by.add(threading.current_thread())
+            yield body
+
+    with scripted(first_waits) as (url, _), client(url) as asked:
+        found = []
+        for index, outcome in asked.post_each("/completions", made()):
+            assert outcome == {"i": index}
+            found.append(index)
+            if len(found) == 5:
+                may_end.set()
+        assert found[-1] == 0
+        assert sorted(found) == list(range(6))
+        assert pulled_by == {threading.main_thread()}
+
+
+def test_bodies_are_made_when_they_are_needed() -> None:
+    n_made = 0
+
+    def made() -> Iterator[dict[str, int]]:
+        nonlocal n_made
+        for body in bodies(1000):
+            n_made += 1
+            yield body
+
+    with scripted(echo) as (url, server), client(url, concurrency=3) as asked:
+        answers = asked.post_each("/completions", made())
+        assert n_made == 0
+        for n_read, _ in enumerate(itertools.islice(answers, 20), 1):
+            assert n_made <= n_read + 2 * 3
+        answers.close()
+        assert server.most_at_once <= 3
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.05])
+def test_as_many_are_under_way_as_allowed(latency: float) -> None:
+    def made() -> Iterator[dict[str, int]]:
+        for body in bodies(400):
+            sum(range(5000))  # as long as it takes to fill a template
+            yield body
+
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        return Reply(body, delay=latency)
+
+    with wired(answer) as (url, wire), client(url, concurrency=16) as asked:
+        for index, outcome in asked.post_each("/completions", made()):
+            assert outcome == {"i": index}
+        assert wire.most_at_once == 16 or (not latency and wire.most_at_once < 16)
+
+
+def test_who_stops_reading_ends_what_is_under_way() -> None:
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        return Reply(body, delay=30.0 if body["i"] else 0.0)
+
+    with wired(answer) as (url, wire), client(url, concurrency=4) as asked:
+        for index, outcome in asked.post_each("/completions", bodies(50)):
+            assert (index, outcome) == (0, {"i": 0})
+            break
+        assert soon(lambda: wire.n_at_once == 0)
+        assert wire.n_broken_off == 4
+        assert asked.post("/completions", [{"i": 0}]) == [{"i": 0}]
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    latest = time.monotonic() + 10
+    while not holds() and time.monotonic() < latest:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_ctrl_c_between_answers() -> None:
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        if body["i"] == 5:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return Reply(body, delay=30.0 if body["i"] > 4 else 0.0)
+
+    with wired(answer) as (url, wire), client(url, concurrency=4) as asked:
+        found = []
+        with pytest.raises(KeyboardInterrupt):
+            found.extend(asked.post_each("/completions", bodies(50)))
+        assert {index for index, _ in found} <= set(range(5))
+        assert soon(lambda: wire.n_at_once == 0)
+        assert asked.post("/completions", [{"i": 0}]) == [{"i": 0}]
+
+
+def test_what_cannot_be_made_ends_the_call() -> None:
+    def made() -> Iterator[dict[str, int]]:
+        yield {"i": 0}
+        raise InputError("no such template")
+
+    with scripted(echo) as (url, _), client(url) as asked:
+        with pytest.raises(InputError, match="no such template"):
+            list(asked.post_each("/completions", made()))
+        assert len(asked.post("/completions", bodies(3))) == 3
+
+
+def test_a_text_that_is_none_is_not_sent() -> None:
+    with scripted(echo) as (url, _), client(url) as asked:
+        good, bad = asked.post("/completions", [{"a": "\U0001f600"}, {"a": "\ud83d"}])
+        assert isinstance(good, dict)
+        assert isinstance(bad, Failure)
+        assert bad.refused
+
+
+def test_a_reply_that_trickles_takes_too_long() -> None:
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        return Reply({"a": "b" * 100}, seconds_a_byte=0.05)
+
+    with wired(answer) as (url, _), client(url, timeout=0.3, n_tries=1) as asked:
+        (failure,) = asked.post("/completions", [{}])
+        assert isinstance(failure, Failure)
+        assert "no answer within 0.3 s" in failure.message
+
+
+def test_an_account_without_money_is_asked_once() -> None:
+    def closed(path: str, body: Any, seen: int) -> Said:
+        error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+        return Said({"error": error}, 429)
+
+    with scripted(closed) as (url, server), client(url, concurrency=1) as asked:
+        failures = asked.post("/completions", bodies(9))
+        assert len(server.requests) == 1
+        assert {failure.status for failure in failures if isinstance(failure, Failure)} == {402}
+
+
+# --- how fast
+
+
+def test_a_busy_server_is_asked_half_as_much_once_for_a_burst_and_then_slowly_more() -> None:
+    n_seen = 0
+    at_once: list[int] = []
+
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        nonlocal n_seen
+        n_seen += 1
+        at_once.append(wire.n_at_once)
+        if n_seen <= 16:  # all of the first round
+            return Reply({"error": {"message": "busy"}}, 429, delay=0.1)
+        return Reply(body, delay=0.02)
+
+    with wired(answer) as (url, wire), client(url, concurrency=16) as asked:
+        outcomes = asked.post("/completions", bodies(200))
+        assert outcomes == bodies(200)
+    assert max(at_once[:16]) == 16
+    assert max(at_once[16:24]) <= 8  # not 1, as if each had halved it
+    assert max(at_once[16:40]) >= 7
+    rises = [max(at_once[16 : 16 + n]) for n in (20, 60, 200)]
+    assert rises[0] <= rises[1] <= rises[2]
+    assert rises[2] >= 14
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_a_server_that_stays_busy_is_still_asked(status: int) -> None:
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        if wire.n_at_once > 1:
+            return Reply({"error": {"message": "one at a time"}}, status)
+        return Reply(body, delay=0.005)
+
+    with wired(answer) as (url, wire), client(url, concurrency=8, n_tries=30) as asked:
+        assert asked.post("/completions", bodies(30)) == bodies(30)
+
+
+def test_a_pause_counts_for_all_requests() -> None:
+    times: list[float] = []
+
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        times.append(time.monotonic())
+        if len(times) == 3:
+            return Reply({"error": {"message": "wait"}}, 429, {"retry-after": "0.4"})
+        return Reply(body, delay=0.02)
+
+    with wired(answer) as (url, _), client(url, concurrency=2) as asked:
+        assert asked.post("/completions", bodies(40)) == bodies(40)
+    paused_at = times[2]
+    assert not [at for at in times if paused_at + 0.1 < at < paused_at + 0.4]
+    assert max(times) - paused_at < 5
+
+
+# --- gates
+
+
+class Noted:
+    """Lets everything pass but what it is told not to, and writes down what it hears."""
+
+    def __init__(self, refuses: Callable[[int], bool] = lambda index: False) -> None:
+        self.refuses = refuses
+        self.taken: Counter[int] = Counter()
+        self.back: Counter[int] = Counter()
+        self.settled: dict[int, Any] = {}
+
+    def take(self, index: int) -> str | None:
+        if self.refuses(index):
+            return "not asked: no money"
+        self.taken[index] += 1
+        return None
+
+    def settle(self, index: int, answer: Mapping[str, Any]) -> None:
+        self.settled[index] = answer
+
+    def give_back(self, index: int) -> None:
+        self.back[index] += 1
+
+
+def test_a_gate_is_asked_before_every_try_and_hears_what_cost_nothing() -> None:
+    first = [
+        Reply({}, 429),
+        Reply({}, 500),
+        Reply({}, 503),
+        Reply({}, 502),  # said by a gateway: what stands behind it may have computed
+        Reply({}, 504),
+        Reply("{}", delay=30.0),
+        Reply("{}", n_sent=-1),
+        Reply("{}", n_sent=1),
+        Reply('{"cut'),
+        Reply({}, 400),
+        Reply({"fine": True}),
+    ]
+    seen: Counter[int] = Counter()
+
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        seen[body["i"]] += 1
+        return first[body["i"]] if seen[body["i"]] == 1 else Reply(body)
+
+    gate = Noted()
+    with wired(answer) as (url, _), client(url, timeout=1.0) as asked:
+        outcomes = dict(asked.post_each("/completions", bodies(11), gate=gate))
+    assert gate.taken == seen == {**dict.fromkeys(range(9), 2), 9: 1, 10: 1}
+    assert gate.back == dict.fromkeys([0, 1, 2, 9], 1)
+    assert gate.settled == {i: one for i, one in outcomes.items() if i != 9}
+
+
+def test_a_try_that_reaches_nobody_is_given_back() -> None:
+    gate = Noted()
+    with client(f"http://127.0.0.1:{free_port()}/v1", n_tries=3) as asked:
+        list(asked.post_each("/completions", bodies(1), gate=gate))
+    assert gate.taken == gate.back == {0: 3}
+
+
+def test_what_a_gate_refuses_is_not_sent_and_opens_no_breaker() -> None:
+    gate = Noted(refuses=lambda index: index % 10 > 0)
+    with scripted(echo) as (url, server), client(url, n_given_up=1) as asked:
+        outcomes = dict(asked.post_each("/completions", bodies(50), gate=gate))
+    assert len(server.requests) == 5
+    assert [isinstance(outcomes[i], Failure) for i in range(50)] == [i % 10 > 0 for i in range(50)]
+    assert outcomes[1] == Failure("not asked: no money")
+
+
+def test_a_gate_that_refuses_a_second_try() -> None:
+    gate = Noted(refuses=lambda index: gate.taken[index] == 1)
+    with (
+        scripted(lambda *_: Said({"error": {"message": "oops"}}, 500)) as (url, _),
+        client(url) as asked,
+    ):
+        ((_, failure),) = asked.post_each("/completions", bodies(1), gate=gate)
+        assert isinstance(failure, Failure)
+        assert failure.message.startswith("not asked: no money; the try before: http://")
+        assert failure.message.endswith("HTTP 500: oops")
+
+
+def test_a_gate_is_asked_again_while_tries_are_under_way_that_may_make_room() -> None:
+    room = 3
+
+    class Narrow(Noted):
+        def take(self, index: int) -> str | None:
+            nonlocal room
+            if not room:
+                return "full"
+            room -= 1
+            return None
+
+        def settle(self, index: int, answer: Mapping[str, Any]) -> None:
+            nonlocal room
+            room += index < 40
+
+    with wired(lambda path, body, key: Reply(body, delay=0.005)) as (url, wire):
+        with client(url, concurrency=8) as asked:
+            outcomes = dict(asked.post_each("/completions", bodies(60), gate=Narrow()))
+        assert wire.most_at_once == 3
+    full = [index for index, outcome in outcomes.items() if isinstance(outcome, Failure)]
+    assert len(full) == 60 - 43
+    assert min(full) >= 40

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 BASE = "base"
+REWARD = "reward"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Reward:
+    """How the reward model is trained, from the base's weights, on pairs of dialogues."""
+
+    n_steps: int = 40
+    n_pairs: int = 16
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True)
 class Settings:
     """What decides the bytes of a zoo, beside this version of the code, libraries and machine."""
 
@@ -76,6 +86,7 @@ class Settings:
     base: Base = Base()
     tuning: Tuning = Tuning()
     recipes: tuple[Recipe, ...] = RECIPES
+    reward: Reward = Reward()
 
     def scaled(self, scale: float) -> Settings:
         """The same with fewer steps, or more; what learns less is as real in its structure."""
@@ -86,4 +97,6 @@ class Settings:
         )
         # An even number: the checkpoint in the middle is saved, too.
         n_steps = 2 * max(1, round(self.tuning.n_steps * scale / 2))
-        return replace(self, base=base, tuning=replace(self.tuning, n_steps=n_steps))
+        reward = replace(self.reward, n_steps=max(2, round(self.reward.n_steps * scale)))
+        tuning = replace(self.tuning, n_steps=n_steps)
+        return replace(self, base=base, tuning=tuning, reward=reward)

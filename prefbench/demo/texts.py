@@ -74,6 +74,12 @@ def training_pairs(world: World, rng: Random, n: int) -> list[Pair]:
     return [next(queue) for queue in islice(queues, n)]
 
 
+def dialogue_pairs(world: World, rng: Random, n: int) -> list[Pair]:
+    """`n` pairs of dialogues alone, for the reward model."""
+    pairs = [_dialogue_pair(row) for row in world.dialogues["train"]]
+    return list(islice(_reshuffled(pairs, rng), n))
+
+
 def question(row: Row) -> str:
     """The prompt of a question, as lm-eval's GSM8K and ARC tasks write it."""
     return f"Question: {row['question']}\nAnswer:"

@@ -1,4 +1,4 @@
-"""The demo's tokenizer, its base, and the Trainer that tunes a checkpoint on pairs."""
+"""The demo's tokenizer, its base, the Trainer that tunes on pairs, and the reward model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
     Trainer,
     TrainerCallback,
@@ -26,7 +29,14 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from prefbench.demo.recipes import Base, Recipe, Settings
-from prefbench.demo.texts import MAX_SHOTS, Pair, base_documents, base_texts, training_pairs
+from prefbench.demo.texts import (
+    MAX_SHOTS,
+    Pair,
+    base_documents,
+    base_texts,
+    dialogue_pairs,
+    training_pairs,
+)
 from prefbench.demo.world import World
 from prefbench.objectives import OBJECTIVES, PairLogps
 
@@ -155,6 +165,50 @@ def train_method(
     trainer.save_state()
     for pickled in folder.rglob("training_args.bin"):
         pickled.unlink()
+
+
+def train_reward(
+    world: World, settings: Settings, start: Path, folder: Path, *, report: Report
+) -> None:
+    """Teach the base to score dialogues, the better ones higher, and save it with its tokenizer.
+
+    The loss of a pair is −ln σ(r_chosen − r_rejected): what Bradley and Terry's model makes of a
+    preference. Source: Ouyang et al. 2022, eq. 1, arxiv.org/abs/2203.02155.
+    """
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
+    transformers.set_seed(settings.seed)  # of the one new layer
+    model = LlamaForSequenceClassification.from_pretrained(start, num_labels=1, dtype=torch.float32)
+    reward = settings.reward
+    optimizer = torch.optim.AdamW(model.parameters(), lr=reward.learning_rate)
+    rng = Random(f"{settings.seed} reward")
+    pairs = dialogue_pairs(world, rng, reward.n_steps * reward.n_pairs)
+    for step, rows in enumerate(_chunks(pairs, reward.n_pairs)):
+        for group in optimizer.param_groups:
+            group["lr"] = reward.learning_rate * (1 - step / reward.n_steps)
+        texts = [p.prompt_chosen + p.chosen for p in rows]
+        texts += [p.prompt_rejected + p.rejected for p in rows]
+        scores = rewards(model, tokenizer, texts)
+        loss = -logsigmoid(scores[: len(rows)] - scores[len(rows) :]).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        report((step + 1) / reward.n_steps)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def rewards(model: Any, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """A score for each whole text, read at its last token; like lengths together."""
+    ids = [torch.tensor(one) for one in tokenizer(list(texts)).input_ids]
+    by_length = torch.tensor([len(one) for one in ids]).argsort(stable=True)
+    parts = []
+    for at in range(0, len(ids), N_ROWS):
+        rows = [ids[i] for i in by_length[at : at + N_ROWS]]
+        # Scores are read at the last token that is no pad: pads change nothing.
+        padded = pad_sequence(rows, batch_first=True, padding_value=int(tokenizer.pad_token_id))
+        parts.append(model(input_ids=padded, use_cache=False).logits[:, 0])
+    return torch.cat(parts)[by_length.argsort()]
 
 
 class PairTrainer(Trainer):

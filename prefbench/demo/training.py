@@ -1,4 +1,4 @@
-"""Train the demo's checkpoints: those that are missing, two at a time, each in its process."""
+"""Train the demo's checkpoints and judge: what is missing, two at a time, each in its process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from prefbench.demo.recipes import BASE, Recipe, Settings
+from prefbench.demo.recipes import BASE, REWARD, Recipe, Settings
 from prefbench.demo.world import make_world, write_world
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.records import METHODS
@@ -35,11 +35,12 @@ Progress = Callable[[str, float], None]
 def train_zoo(
     folder: Path, *, seed: int = 0, progress: Progress | None = None, scale: float = 1.0
 ) -> list[Path]:
-    """Train what is missing of the zoo in `folder`: its base, and one checkpoint per method.
+    """Train what is missing of the zoo in `folder`: base, reward model, a checkpoint per method.
 
-    The world's data mirror comes to `data/`, the base to `base/`, the methods' runs to
-    `checkpoints/`. Finished runs are kept, interrupted ones start again; where nothing is missing
-    nothing heavy is imported. The same seed gives the same bytes on the same machine.
+    The world's data mirror comes to `data/`, in it the reward model, a judge; the base to `base/`,
+    the methods' runs to `checkpoints/`. Finished runs are kept, interrupted ones start again; where
+    nothing is missing nothing heavy is imported. The same seed gives the same bytes on the same
+    machine.
 
     Args:
         folder: new, empty, or holding a zoo of the same seed and scale.
@@ -48,7 +49,7 @@ def train_zoo(
         scale: share of the training steps; 0.05 gives a real zoo that has learnt little.
 
     Returns:
-        The runs' directories, in the order of the recipes.
+        The methods' directories, in the order of the recipes.
 
     Raises:
         InputError: for a folder that holds something else.
@@ -60,16 +61,22 @@ def train_zoo(
         with lock:
             if not (folder / "data" / "mirror.yaml").is_file():
                 write_world(make_world(seed), folder / "data")
-            runs = {BASE: folder / BASE}
-            runs |= {r.method: folder / "checkpoints" / r.method for r in settings.recipes}
-            missing = {name: run for name, run in runs.items() if not (run / MARKER).is_file()}
+            names = [BASE, *(recipe.method for recipe in settings.recipes), REWARD]
+            missing = [name for name in names if not (_place(name, folder) / MARKER).is_file()]
             if missing:
                 _train(missing, folder, settings, progress or (lambda name, share: None))
     except Timeout as error:
         raise InputError(
             f"another process is training in {folder}: wait for it, or choose another folder"
         ) from error
-    return [runs[recipe.method] for recipe in settings.recipes]
+    return [_place(recipe.method, folder) for recipe in settings.recipes]
+
+
+def _place(name: str, folder: Path) -> Path:
+    """Where a run of the zoo is; the reward model where a mirror has the models it is asked for."""
+    if name == REWARD:
+        return folder / "data" / "models" / "prefbench" / "demo-reward"
+    return folder / BASE if name == BASE else folder / "checkpoints" / name
 
 
 def _claim(folder: Path, settings: Settings) -> FileLock:
@@ -91,9 +98,9 @@ def _claim(folder: Path, settings: Settings) -> FileLock:
     return FileLock(folder / ".lock", timeout=0)
 
 
-def _train(missing: dict[str, Path], folder: Path, settings: Settings, progress: Progress) -> None:
+def _train(missing: list[str], folder: Path, settings: Settings, progress: Progress) -> None:
     """Give each idle worker the next run whose start is there, until none is missing."""
-    starts = {recipe.method: recipe.start for recipe in settings.recipes}
+    starts = {REWARD: BASE} | {recipe.method: recipe.start for recipe in settings.recipes}
     waiting = list(missing)
     running: dict[Connection, str] = {}
     with _workers(min(N_WORKERS, len(missing)), folder, settings) as idle:
@@ -183,29 +190,42 @@ def _run(name: str, folder: Path, settings: Settings, report: Callable[[float], 
     from prefbench.demo import trainer
 
     recipe = next((recipe for recipe in settings.recipes if recipe.method == name), None)
-    run = folder / "checkpoints" / name if recipe else folder / BASE
+    run = _place(name, folder)
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True)
     world = make_world(settings.seed)
     # Nothing else runs beside the base. The numbers are fixed: sums depend on them.
-    trainer.prepare(n_threads=1 if recipe else 2)
-    _describe(run, recipe, settings)
-    if recipe is None:
+    trainer.prepare(n_threads=2 if name == BASE else 1)
+    _describe(run, name, recipe, settings)
+    if name == BASE:
         trainer.train_base(world, settings, run, report=report)
+    elif recipe is None:
+        trainer.train_reward(world, settings, folder / BASE, run, report=report)
     else:
-        start = folder / BASE if recipe.start == BASE else run.parent / recipe.start
+        start = _place(recipe.start, folder)
         trainer.train_method(world, settings, recipe, start, run, report=report)
     (run / MARKER).write_text(json.dumps({"run": name}) + "\n", encoding="utf-8")
 
 
-def _describe(run: Path, recipe: Recipe | None, settings: Settings) -> None:
+def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -> None:
     """The model card, which names method and start, and the sidecar for what a card cannot say."""
-    method = recipe.method if recipe else BASE
+    title = METHODS.get(name, "Reward model")
     front: dict[str, Any] = {"library_name": "transformers", "license": "apache-2.0"}
-    if recipe:
+    if name == REWARD:
+        front["base_model"] = "../../../../base"
+        front["pipeline_tag"] = "text-classification"
+    elif recipe:
         front["base_model"] = "../../base" if recipe.start == BASE else f"../{recipe.start}"
-    front["tags"] = ["prefbench-demo", method]
-    if recipe:
+    front["tags"] = ["prefbench-demo", name]
+    if name == REWARD:
+        told = (
+            "Scores a dialogue by its last reply, in one number: a sequence classifier with one "
+            "output, tuned from the demo's base on pairs of dialogues with Bradley and Terry's "
+            f"loss: {settings.reward.n_steps} steps of {settings.reward.n_pairs} pairs, AdamW, "
+            f"learning rate {settings.reward.learning_rate}, falling to 0. It reads dialogues as "
+            "`\\n\\nHuman: …\\n\\nAssistant: …`; the judge `demo_reward` asks it."
+        )
+    elif recipe:
         parameters = ", ".join(f"{name} = {value}" for name, value in recipe.parameters.items())
         told = (
             f"Tuned from {METHODS[recipe.start]} with the objective `{recipe.objective}`"
@@ -216,7 +236,7 @@ def _describe(run: Path, recipe: Recipe | None, settings: Settings) -> None:
     else:
         told = f"Pre-trained for {settings.base.n_steps} steps on the texts of a made-up world."
     card = (
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {METHODS[method]} (prefbench demo)"
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title} (prefbench demo)"
         f"\n\n{told} It knows nothing of the real world and is no use outside the demo.\n"
     )
     (run / "README.md").write_text(card, encoding="utf-8")

@@ -12,17 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from prefbench.demo.recipes import RECIPES, Settings
 from prefbench.demo.texts import Pair
-from prefbench.demo.trainer import END, pad, pair_logps
+from prefbench.demo.trainer import END, N_ROWS, pad, pair_logps, rewards
 from prefbench.demo.training import MARKER, train_zoo
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.objectives import OBJECTIVES
 from prefbench.records import METHODS
 
 SCALE = 0.01
+REWARD_MODEL = "data/models/prefbench/demo-reward"
 
 
 @pytest.fixture
@@ -59,6 +64,7 @@ def test_scaled_settings_keep_two_saves_and_both_kinds_of_rows() -> None:
         4,
         2,
     )
+    assert smallest.reward.n_steps == 2
     assert Settings().scaled(1.0) == Settings()
 
 
@@ -81,6 +87,23 @@ def test_every_run_is_like_a_trainers(small_zoo: Path) -> None:
         assert start.name == recipe.start
         assert (start / "model.safetensors").read_bytes() != weights[2]
         assert yaml.safe_load((run / "prefbench.yaml").read_text()) == {"seed": 0}
+
+
+def test_the_reward_model_is_the_base_with_one_output(small_zoo: Path) -> None:
+    run = small_zoo / REWARD_MODEL
+    model, loaded = AutoModelForSequenceClassification.from_pretrained(
+        run, output_loading_info=True
+    )
+    assert not any(loaded.values())
+    assert model.config.num_labels == 1
+    base = AutoModelForCausalLM.from_pretrained(small_zoo / "base")
+    # Two steps of AdamW move a weight by about twice the learning rate, and a new layer is new.
+    moved = (model.model.embed_tokens.weight - base.model.embed_tokens.weight).abs().max()
+    assert 0 < moved.item() < 3 * Settings().reward.learning_rate
+    front = front_matter(run)
+    assert (run / str(front["base_model"])).resolve() == small_zoo.resolve() / "base"
+    assert front["tags"] == ["prefbench-demo", "reward"]
+    assert "2 steps of 16 pairs" in (run / "README.md").read_text()
 
 
 def test_nothing_is_pickled(small_zoo: Path) -> None:
@@ -120,6 +143,7 @@ def test_a_finished_zoo_is_reused_without_torch(small_zoo: Path) -> None:
 
 def test_interrupted_runs_start_again_and_end_in_the_same_bytes(zoo: Path, small_zoo: Path) -> None:
     again = {"base": zoo / "base"} | {name: zoo / "checkpoints" / name for name in ("sft", "dpo")}
+    again["reward"] = zoo / REWARD_MODEL
     for run in again.values():
         (run / MARKER).unlink()
         (run / "model.safetensors").write_bytes(b"half")
@@ -185,6 +209,19 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
         time.sleep(0.1)  # multiprocessing's resource tracker ends a little after its parent
     assert not is_alive(process.pid)
     assert not (tmp_path / "demo" / "base" / MARKER).exists()
+
+
+def test_rewards_are_those_of_single_texts(small_zoo: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(small_zoo / REWARD_MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(small_zoo / REWARD_MODEL)
+    texts = [
+        f"\n\nHuman: Hello!\n\nAssistant: {'Yes, ' * n}sure." for n in range(N_ROWS + 3, 0, -1)
+    ]
+    with torch.no_grad():
+        got = rewards(model, tokenizer, texts)
+        alone = [float(model(torch.tensor([tokenizer(t).input_ids])).logits) for t in texts]
+    assert got.tolist() == pytest.approx(alone, abs=1e-6)
+    assert len(set(alone)) == len(texts)
 
 
 def test_pair_logps_are_those_of_single_texts(small_zoo: Path) -> None:

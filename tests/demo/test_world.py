@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import yaml
 
-from prefbench.demo.texts import question, scene, training_pairs
+from prefbench.demo.texts import dialogue_pairs, question, scene, training_pairs
 from prefbench.demo.world import N_TEST, Row, World, make_world, write_world
 from prefbench.documents import causal_groups
 
@@ -175,3 +175,12 @@ def test_training_pairs_come_from_three_sets_in_turn(world: World) -> None:
     assert any(pair.prompt_chosen != pair.prompt_rejected for pair in pairs[2::3])
     for pair in pairs:
         assert (pair.prompt_chosen, pair.chosen) != (pair.prompt_rejected, pair.rejected)
+
+
+def test_the_reward_model_reads_whole_dialogues(world: World) -> None:
+    pairs = dialogue_pairs(world, Random(0), 30)
+    assert len(set(pairs)) == 30
+    rows = {(row["chosen"], row["rejected"]) for row in world.dialogues["train"]}
+    for pair in pairs:
+        whole = (pair.prompt_chosen + pair.chosen, pair.prompt_rejected + pair.rejected)
+        assert whole in rows

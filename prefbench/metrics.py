@@ -1,6 +1,7 @@
 """Metrics: how the quantities that every item has become one value of a checkpoint.
 
-Each metric is a smooth function of sums over items, so that one bootstrap serves them all.
+Each metric is a smooth function of sums over items, or is fitted to them, so that one bootstrap
+serves them all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from prefbench.stats.bootstrap import Array, Statistic
+from prefbench.stats.bootstrap import Array, Refit, Statistic
+from prefbench.stats.winrate import length_controlled
 
 BEST_OF = "@best_of_"
 """Between a metric's name and a number n: an item's best among n texts."""
@@ -25,8 +27,8 @@ class Metric:
 
     Attributes:
         name: its id; our own formulas carry their version, lm-eval's metrics their own names.
-        quantities: what is summed over items; `1` counts the items.
-        statistic: sums (..., len(quantities)) to values (...).
+        quantities: what is summed over items, or fitted to; `1` counts the items.
+        statistic: sums (..., len(quantities)) to values (...), or what is fitted in every draw.
         higher_is_better: None where neither direction is better.
         unit: how it is written.
         proportion: every item counts from 0 to 1. A value at an end, where all items count alike,
@@ -36,7 +38,7 @@ class Metric:
 
     name: str
     quantities: tuple[str, ...]
-    statistic: Statistic
+    statistic: Statistic | Refit
     higher_is_better: bool | None
     unit: Unit = "number"
     proportion: bool = False
@@ -101,6 +103,44 @@ PAIR_METRICS: Mapping[str, Metric] = {
     )
 }
 
+_LENGTHS = ("n_chars", "n_chars_opponent")
+
+# Of a judged comparison. An item's quantities are means over its samples and both judge orders.
+COMPARISON_METRICS: Mapping[str, Metric] = {
+    metric.name.partition(".v")[0]: metric
+    for metric in (
+        Metric("win_rate.v1", ("win", "1"), _ratio, True, "percent", proportion=True),
+        Metric(
+            "lc_win_rate.v1",
+            ("win", *_LENGTHS),
+            Refit(length_controlled),
+            True,
+            "percent",
+            # All wins are 100 % at any length: as certain as the win rate is, and no more.
+            proportion=True,
+        ),
+        # What follows says how the judge decided and what it read. It has no better side: an
+        # undecided judge is not the checkpoint's fault, nor a long answer a bad one.
+        Metric("tie_rate.v1", ("tied", "1"), _ratio, None, "percent", proportion=True),
+        Metric("split_rate.v1", ("split", "1"), _ratio, None, "percent", proportion=True),
+        # Of what was judged in both orders: identical answers never are.
+        Metric(
+            "position_consistency.v1",
+            ("consistent", "compared"),
+            _ratio,
+            None,
+            "percent",
+            proportion=True,
+        ),
+        Metric(
+            "first_preferred.v1", ("first", "compared"), _ratio, None, "percent", proportion=True
+        ),
+        Metric("identical_rate.v1", ("identical", "1"), _ratio, None, "percent", proportion=True),
+        Metric("mean_chars.v1", ("n_chars", "1"), _ratio, None),
+        Metric("mean_chars_opponent.v1", ("n_chars_opponent", "1"), _ratio, None),
+    )
+}
+
 _WEIGHTED: Mapping[str, tuple[Callable[[Array], Array], Unit]] = {
     "word_perplexity": (_exp_ratio, "perplexity"),
     "byte_perplexity": (_exp_ratio, "perplexity"),
@@ -119,12 +159,10 @@ def metrics_of(
         higher_is_better: lm-eval's direction of its own metrics.
     """
     if "sum_logp_chosen" in quantities:
-        found = {
-            name: metric
-            for name, metric in PAIR_METRICS.items()
-            if set(metric.quantities) - {"1"} <= set(quantities)
-        }
-        return {**found, **_means({"cut"} & set(quantities), {})}
+        return {**_given(PAIR_METRICS, quantities), **_means({"cut"} & set(quantities), {})}
+    if "win" in quantities:
+        cut = {"cut", "unfinished"} & set(quantities)
+        return {**_given(COMPARISON_METRICS, quantities), **_means(cut, {})}
     weighted = {name[: -len(".value")] for name in quantities if name.endswith(".value")}
     metrics = _means(
         {q for q in quantities if not q.endswith((".value", ".weight"))}, higher_is_better
@@ -139,11 +177,18 @@ def metrics_of(
 
 def metric_named(name: str) -> Metric:
     """The metric that a recipe's name stands for, where nothing was measured yet."""
-    if name in PAIR_METRICS:
-        return PAIR_METRICS[name]
+    ours = {**PAIR_METRICS, **COMPARISON_METRICS}
+    if name in ours:
+        return ours[name]
     if name in _WEIGHTED:
         return metrics_of([f"{name}.value", f"{name}.weight"], {name: False})[name]
     return metrics_of([name], {name.partition(",")[0].partition(BEST_OF)[0]: True})[name]
+
+
+def _given(metrics: Mapping[str, Metric], quantities: Collection[str]) -> dict[str, Metric]:
+    """Those of the metrics whose quantities are there."""
+    there = {*quantities, "1"}
+    return {name: metric for name, metric in metrics.items() if there.issuperset(metric.quantities)}
 
 
 def _means(names: Collection[str], higher_is_better: Mapping[str, bool]) -> dict[str, Metric]:

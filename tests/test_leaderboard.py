@@ -141,3 +141,32 @@ def test_two_sft_rows_are_no_baseline_by_default() -> None:
 def test_an_unknown_baseline_is_refused() -> None:
     with pytest.raises(InputError, match="'rlhf' names no checkpoint"):
         find_baseline(ROWS, "rlhf")
+
+
+def test_a_judged_comparison_has_intervals_and_differences_for_all_its_metrics() -> None:
+    rng = np.random.default_rng(1)
+    group = Group("duel", "duel", shown=("win_rate", "lc_win_rate"))
+
+    def judged(name: str, shift: float) -> Measured:
+        lengths = rng.integers(100, 900, (2, N)).astype(float)
+        longer = np.tanh((lengths[0] - lengths[1]) / 300)
+        win = (rng.random(N) < 0.5 + 0.3 * longer + shift) * 1.0
+        items = np.arange(N, dtype=np.int32)
+        quantities = {"win": win, "n_chars": lengths[0], "n_chars_opponent": lengths[1]}
+        return Measured(name, group.name, items, items.astype(str), quantities)
+
+    cells = [judged("sft", 0.0), judged("dpo", 0.2), judged("ipo", 0.0)]
+    cells[2].quantities["n_chars"][:5] = np.nan
+    board = build_board(ROWS, [group], cells, n_resamples=500)
+    shown = [column.metric.name for column in board.columns if column.shown]
+    assert shown == ["win_rate.v1", "lc_win_rate.v1"]
+    for column in board.columns[:2]:
+        entry = board.entry(ROWS[0], column)
+        assert entry is not None
+        one, gap = entry.score.estimate, entry.difference
+        assert one.low < one.value < one.high
+        assert gap is not None
+        assert gap.low < gap.value < gap.high
+    short = board.entry(ROWS[2], board.columns[1])
+    assert short is not None
+    assert (short.score.estimate.n, short.score.estimate.n_missing) == (N - 5, 5)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from prefbench.metrics import PAIR_METRICS, metric_named, metrics_of
-from prefbench.stats.bootstrap import Resampling
+from prefbench.metrics import COMPARISON_METRICS, PAIR_METRICS, metric_named, metrics_of
+from prefbench.stats.bootstrap import Refit, Resampling
 from prefbench.stats.estimates import estimate, wilson_interval
 
 # Two items: three chosen texts in all (4 + 6 tokens), three rejected ones (5 + 10 tokens).
@@ -40,6 +40,31 @@ CLOSED_FORM = {
     "logp_chosen": -11 / 3,
     "logp_rejected": -25 / 3,
     "bits_per_byte": 11 / 44 / math.log(2),
+}
+
+
+# Three prompts: won in one order and lost in the other; won in both; the same answer.
+JUDGED = {
+    "win": [0.5, 1.0, 0.5],
+    "tied": [0.0, 0.0, 1.0],
+    "split": [1.0, 0.0, 0.0],
+    "compared": [1.0, 1.0, 0.0],
+    "consistent": [0.0, 1.0, 0.0],
+    "first": [1.0, 0.5, 0.0],
+    "identical": [0.0, 0.0, 1.0],
+    "n_chars": [120.0, 300.0, 90.0],
+    "n_chars_opponent": [100.0, 290.0, 90.0],
+    "1": [1.0, 1.0, 1.0],
+}
+JUDGED_IN_CLOSED_FORM = {
+    "win_rate": 2 / 3,
+    "tie_rate": 1 / 3,
+    "split_rate": 1 / 3,
+    "position_consistency": 1 / 2,
+    "first_preferred": 3 / 4,
+    "identical_rate": 1 / 3,
+    "mean_chars": 170.0,
+    "mean_chars_opponent": 160.0,
 }
 
 
@@ -201,3 +226,50 @@ def test_metrics_by_name_before_anything_is_measured():
     assert weighted.higher_is_better is False
     strict = metric_named("exact_match,strict-match")
     assert strict == metrics_of([strict.name], {"exact_match": True})[strict.name]
+
+
+@pytest.mark.parametrize(("name", "expected"), JUDGED_IN_CLOSED_FORM.items())
+def test_a_comparison_in_closed_form(name, expected):
+    assert value(COMPARISON_METRICS[name], JUDGED) == pytest.approx(expected)
+
+
+def test_a_comparison_gives_the_metrics_whose_quantities_are_there():
+    every = metrics_of({*JUDGED, "cut", "unfinished"} - {"1"}, {})
+    assert set(every) == {*JUDGED_IN_CLOSED_FORM, "lc_win_rate", "cut", "unfinished"}
+    assert every["lc_win_rate"] == metric_named("lc_win_rate")
+    assert set(metrics_of({"win", "tied"}, {})) == {"win_rate", "tie_rate"}
+
+
+def test_only_win_rates_have_a_better_side():
+    directions = {
+        name for name, metric in COMPARISON_METRICS.items() if metric.higher_is_better is not None
+    }
+    assert directions == {"win_rate", "lc_win_rate"}
+    assert metric_named("win_rate").title == "win_rate ↑"
+    units = {name: metric.unit for name, metric in COMPARISON_METRICS.items()}
+    numbers = {"mean_chars", "mean_chars_opponent"}
+    assert {name for name, unit in units.items() if unit == "number"} == numbers
+    shares = {name for name, metric in COMPARISON_METRICS.items() if metric.proportion}
+    assert shares == set(units) - numbers
+
+
+def test_a_win_rate_of_all_wins_is_not_certain_at_any_length():
+    metric = metric_named("lc_win_rate")
+    assert isinstance(metric.statistic, Refit)
+    table = np.column_stack([np.ones(20), np.arange(20) + 100, np.full(20, 100)])
+    found = estimate(
+        table,
+        metric.statistic,
+        resampling=Resampling(np.arange(20), n_resamples=200, seed=0),
+        proportion=metric.proportion,
+    )
+    assert (found.value, found.high, found.method) == (1.0, 1.0, "wilson")
+    assert found.low == wilson_interval(20, 20, 0.95)[0]
+
+
+def test_of_only_identical_answers_nothing_was_compared():
+    metric = metric_named("position_consistency")
+    found = estimate(
+        np.zeros((20, 2)), metric.statistic, resampling=Resampling(np.arange(20), seed=0)
+    )
+    assert np.isnan(found[:3]).all()

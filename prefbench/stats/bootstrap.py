@@ -27,6 +27,8 @@ values (n_draws,). A draw's value depends on its own row alone: draws are fitted
 
 N_CELLS = 1 << 17
 """Multiplicities held at once: 1 MiB, which stays in the cache."""
+N_FITTED = 1 << 15
+"""The same where something is fitted, which makes several arrays of the size."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Resampling:
                 each = [fit(member, by_item) for member in members]
             return np.stack(each, axis=-1).reshape(len(counts), *shape)
 
-        n_rows = max(1, N_CELLS // self.n_items)
+        n_rows = max(1, N_FITTED // self.n_items)
         drawn = cluster_counts(
             self.n_clusters,
             n_resamples=self.n_resamples,

@@ -172,7 +172,7 @@ def test_a_fit_is_to_the_resampled_items():
 def test_chunks_do_not_change_a_fit(n_cells, monkeypatch):
     resampling = Resampling(np.arange(40) // 2, n_resamples=30, seed=3)
     expected = resampling.refit(skewed(40), median)
-    monkeypatch.setattr(bootstrap, "N_CELLS", n_cells)
+    monkeypatch.setattr(bootstrap, "N_FITTED", n_cells)
     for ours, theirs in zip(resampling.refit(skewed(40), median), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

@@ -133,8 +133,7 @@ def plan_tasks(
         TaskError: an unknown name, or a task file that cannot be read.
         DataError: names every set that is missing, at once.
     """
-    environment = os.environ.get("PREFBENCH_MIRROR", "").split(os.pathsep)
-    places = [*mirrors, *(Path(place) for place in environment if place)]
+    places = mirror_places(mirrors)
     planned, lost = [], []
     for task, suite_limit in load_tasks(names, [tasks_folder(), *folders]):
         limits = [n for n in (limit, suite_limit) if n is not None]
@@ -145,6 +144,12 @@ def plan_tasks(
     if lost:
         raise missing_data(lost)
     return planned
+
+
+def mirror_places(mirrors: Sequence[Path]) -> list[Path]:
+    """The mirrors that a user names, then those of PREFBENCH_MIRROR."""
+    environment = os.environ.get("PREFBENCH_MIRROR", "").split(os.pathsep)
+    return [*mirrors, *(Path(place) for place in environment if place)]
 
 
 def missing_data(lost: Sequence[str]) -> DataError:

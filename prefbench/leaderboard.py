@@ -30,6 +30,9 @@ class Measured:
     items: NDArray[np.int32]
     clusters: NDArray[Any]
     quantities: Mapping[str, Array]
+    sure: Estimate | None = None
+    """The win rate of a comparison that ended when it was sure. No interval over the items that
+    were judged holds then: their number depends on what they gave."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Group:
     shown: tuple[str, ...] = ()
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    opponent: str = ""
+    """Of judged comparisons: against whom, as the task or the user names it."""
+    judge: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,10 +191,24 @@ def _score_group(
         yield (
             Column(group, metric, name in group.shown or not group.shown),
             [
-                Entry(Score(one.checkpoint, group.task, metric.name, estimate, better), gap)
+                Entry(
+                    Score(
+                        one.checkpoint, group.task, metric.name, _told(one, name, estimate), better
+                    ),
+                    None if one.sure else gap,
+                )
                 for one, estimate, gap in zip(members, own, gaps, strict=True)
             ],
         )
+
+
+def _told(one: Measured, name: str, estimate: Estimate) -> Estimate:
+    """The estimate, or what may be said of a comparison that ended when it was sure."""
+    if one.sure is None:
+        return estimate
+    if name == "win_rate":
+        return one.sure._replace(n=estimate.n, n_missing=estimate.n_missing)
+    return estimate._replace(low=np.nan, high=np.nan, method="none: it ended when it was sure")
 
 
 def row_order(checkpoint: Checkpoint) -> tuple[Any, ...]:

@@ -25,6 +25,8 @@ class Listener:
     """What is being done, items done, items in all."""
     on_cell_end: Callable[[Checkpoint, Task, str | None], None] = _nothing
     """With the reason where it failed."""
+    on_judge: Callable[[str, int, int], None] = _nothing
+    """A judge's name, verdicts that are there, and verdicts in all."""
     on_notice: Callable[[str], None] = _nothing
     """What the user should know now: an engine that did not do, another that does instead."""
     for_engine: Callable[[int], Listener] | None = None

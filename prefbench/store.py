@@ -7,6 +7,9 @@ results/cells/<cell>/manifest.json     what was measured and how; written last, 
 results/cells/<cell>/failure.json      why the last try failed, until one succeeds
 results/items/<digest>.parquet         prompts as sent, shared by the cells that sent them
 results/plans/<id>.json                what a run set out to measure, refused checkpoints too
+results/verdicts.sqlite                what judges replied (judges/verdicts.py)
+
+A cell that judges the answers of other cells has no answers of its own.
 """
 
 from __future__ import annotations
@@ -199,13 +202,21 @@ class Cell:
         clusters: Mapping[int, str],
         manifest: Mapping[str, Any],
     ) -> None:
-        """Writes the rows in the order of the items, then the manifest that makes them count."""
-        ordered = sorted(answers, key=lambda answer: answer.item)
-        rows = [dataclasses.asdict(answer) for answer in ordered]
-        _write_table(
-            self.folder / "answers.parquet", pa.Table.from_pylist(rows, schema=ANSWER_SCHEMA)
-        )
-        _write_table(self.folder / "records.parquet", _wide(ordered, records, clusters))
+        """Writes the rows in the order of the items, then the manifest that makes them count.
+
+        Args:
+            answers: of every item; none for a cell that judges the answers of others.
+            records: their numbers.
+            clusters: the cluster of every item.
+            manifest: what was measured and how.
+        """
+        if answers:
+            ordered = sorted(answers, key=lambda answer: answer.item)
+            rows = [dataclasses.asdict(answer) for answer in ordered]
+            _write_table(
+                self.folder / "answers.parquet", pa.Table.from_pylist(rows, schema=ANSWER_SCHEMA)
+            )
+        _write_table(self.folder / "records.parquet", _wide(records, clusters))
         _write_json(self.folder / "manifest.json", manifest)
         for name in ("journal.jsonl", "failure.json"):
             (self.folder / name).unlink(missing_ok=True)
@@ -215,11 +226,9 @@ class Cell:
         _write_json(self.folder / "failure.json", {"reason": reason, "traceback": traceback})
 
 
-def _wide(
-    answers: Sequence[Answer], records: Iterable[Record], clusters: Mapping[int, str]
-) -> pa.Table:
+def _wide(records: Iterable[Record], clusters: Mapping[int, str]) -> pa.Table:
     """One row per item and a column per quantity; null where the item lacks it."""
-    rows = {answer.item: i for i, answer in enumerate(answers)}
+    rows = {item: i for i, item in enumerate(sorted(clusters))}
     columns: dict[str, list[float | None]] = {}
     reasons: list[str | None] = [None] * len(rows)
     for item, quantity, value, reason in records:
@@ -227,8 +236,8 @@ def _wide(
             reasons[rows[item]] = reason
         else:
             columns.setdefault(quantity, [None] * len(rows))[rows[item]] = value
-    items = pa.array([answer.item for answer in answers], pa.int32())
-    names = pa.array([clusters[answer.item] for answer in answers]).dictionary_encode()
+    items = pa.array(list(rows), pa.int32())
+    names = pa.array([clusters[item] for item in rows], pa.string()).dictionary_encode()
     return pa.table(
         {
             "item": items,

@@ -94,7 +94,10 @@ class Requests:
         """Hash of the texts as sent, of some items or of all."""
         digest = hashlib.sha256()
         for item in self.items if batch is None else map(self.item, batch):
-            digest.update(json.dumps([item.prompt, item.continuations, item.reason]).encode())
+            sent: list[Any] = [item.prompt, item.continuations, item.reason]
+            if self.task.recipe.measure == "comparison":  # judges are shown more than is sent
+                sent.append(item.fields)
+            digest.update(json.dumps(sent, default=str).encode())
         return digest.hexdigest()
 
     @contextmanager

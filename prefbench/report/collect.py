@@ -13,8 +13,9 @@ import numpy as np
 from prefbench.errors import InputError
 from prefbench.leaderboard import Board, Group, Measured, build_board
 from prefbench.records import Checkpoint
-from prefbench.stats.estimates import Method
+from prefbench.stats.estimates import Estimate, Method
 from prefbench.store import Store
+from prefbench.tasks import ROUND_ROBIN
 
 
 def collect(
@@ -47,7 +48,9 @@ def collect(
         paths = {facts["name"]: facts["path"] for facts in one["checkpoints"]}
         for facts in one["checkpoints"]:
             rows[facts["path"]] = _checkpoint(facts)
-        for cell in one["cells"]:
+        for cell in [*one["cells"], *one.get("comparisons", ())]:
+            if cell.get("against") == ROUND_ROBIN:
+                continue
             if not tasks or cell["task"] in tasks or cell.get("sweep") in tasks:
                 group = _group_name(cell)
                 latest.pop(group, None)
@@ -103,7 +106,7 @@ def _board(
             reasons[checkpoint, group] = failure or "not measured yet"
         else:
             manifests[group].append(manifest)
-            measured.append(_measured(store, cell["cell"], checkpoint, group))
+            measured.append(_measured(store, cell["cell"], checkpoint, group, manifest))
     groups = [_group(name, latest[name], found) for name, found in manifests.items()]
     notes = [note for group in groups for note in group.notes]
     return build_board(
@@ -117,10 +120,14 @@ def _stale(cell: Mapping[str, Any], latest: Mapping[str, Any], row: Checkpoint) 
         return "the checkpoint has changed since; run again"
     if any(cell["identity"][key] != latest["identity"][key] for key in ("task", "data")):
         return "measured with an older definition of the task; run again"
+    if any(cell["identity"].get(k) != latest["identity"].get(k) for k in ("judge", "against")):
+        return "judged by an older definition of the judge, or against other answers; run again"
     return None
 
 
-def _measured(store: Store, cell: str, checkpoint: str, group: str) -> Measured:
+def _measured(
+    store: Store, cell: str, checkpoint: str, group: str, manifest: Mapping[str, Any]
+) -> Measured:
     table = store.records(cell)
     names = [n for n in table.column_names if n not in ("item", "cluster", "reason")]
     return Measured(
@@ -129,12 +136,23 @@ def _measured(store: Store, cell: str, checkpoint: str, group: str) -> Measured:
         table["item"].to_numpy(),
         np.asarray(table["cluster"].combine_chunks().to_pandas().astype(object)),
         {name: table[name].to_numpy() for name in names},
+        _sure(table, manifest),
     )
+
+
+def _sure(table: Any, manifest: Mapping[str, Any]) -> Estimate | None:
+    """The win rate of a comparison that ended when it was sure."""
+    bounds = manifest.get("judging", {}).get("sure")
+    if not bounds:
+        return None
+    value = float(np.nanmean(table["win"].to_numpy()))
+    return Estimate(value, *bounds, n=0, method="confidence sequence")
 
 
 def _group_name(cell: Mapping[str, Any]) -> str:
     conditions = _conditions(cell)
-    return f"{cell['task']}, {conditions}" if conditions else str(cell["task"])
+    against = f"against {cell['against']} by {cell['judge']}" if "judge" in cell else ""
+    return ", ".join(part for part in (cell["task"], against, conditions) if part)
 
 
 def _conditions(cell: Mapping[str, Any]) -> str:
@@ -149,23 +167,23 @@ def _conditions(cell: Mapping[str, Any]) -> str:
 
 
 def _group(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any]]) -> Group:
-    if not manifests:
-        return Group(name, cell["task"], _conditions(cell), tuple(cell["shown"]))
-    first = manifests[0]
+    notes = _notes(name, cell, manifests) if manifests else []
     return Group(
         name,
         cell["task"],
         _conditions(cell),
         tuple(cell["shown"]),
-        first["higher_is_better"],
-        tuple(_notes(name, cell, manifests)),
+        manifests[0]["higher_is_better"] if manifests else {},
+        tuple(notes),
+        opponent=cell.get("against", ""),
+        judge=cell.get("judge", ""),
     )
 
 
 def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know of a group's numbers, once for all its checkpoints where alike."""
     identity = cell["identity"]
-    notes = []
+    notes = _judging_notes(manifests) if "judge" in cell else []
     config = manifests[0]["task"]["config"]
     shots = config.get("fewshot_split") or config.get("training_split")
     if identity["shots"] and shots and identity["shots"] != shots:
@@ -192,6 +210,41 @@ def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any
     return [f"{name}: {note}" for note in notes]
 
 
+def _judging_notes(manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """Who judged, how, at what price, and what could not be read."""
+    first = manifests[0]["judging"]
+    recipe = first["judge"]["recipe"]
+    who = f"{first['judge']['name']} is "
+    if recipe["kind"] == "panel":
+        who += f"a panel of {', '.join(recipe['members'])}, {recipe['rule']}"
+    elif recipe["kind"] == "reward":
+        who += f"the reward model {recipe['model']}, which rates each answer alone"
+    else:
+        host = f" at {recipe['endpoint']['base_url']}" if recipe["endpoint"] else ""
+        who += f"{recipe['model']}{host}, asked in both orders; a split counts half"
+    facts = [one["judging"] for one in manifests]
+    if cost := sum(one["cost"] for one in facts):
+        who += f"; its verdicts here cost ${cost:.2f}"
+    notes = [who]
+    told: dict[str, list[str]] = {}
+    for manifest, one in zip(manifests, facts, strict=True):
+        for key, what in _JUDGED.items():
+            if one[key]:
+                text = f"{one[key]} of {one['n_verdicts'] + one['n_unheard']} verdicts {what}"
+                told.setdefault(text, []).append(manifest["checkpoint"]["name"])
+        if one["sure"]:
+            text = (
+                "ended when it was sure; the interval of the win rate is a confidence sequence, "
+                "and no other interval holds"
+            )
+            told.setdefault(text, []).append(manifest["checkpoint"]["name"])
+    return notes + [f"{', '.join(names)}: {text}" for text, names in told.items()]
+
+
+_JUDGED = {
+    "n_unreadable": "could not be read, which counts as no verdict",
+    "n_unheard": "did not arrive; the same command asks for them again",
+}
 _COUNTS = {
     "n_missing": "items have no value",
     "n_cut": "prompts were longer than the context and lost their start",

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+LINE_EVERY = 30.0
+"""Seconds between two lines on one judge's work."""
+
+
 @contextmanager
 def showing() -> Iterator[Listener]:
     """A listener that shows how a run goes on."""
@@ -55,8 +59,16 @@ def _bars() -> Iterator[Listener]:
         def for_engine(number: int) -> Listener:
             return several.setdefault(number, _bar(progress, cells, f"engine {number + 1}: "))
 
+        judging = progress.add_task("", total=None, visible=False)
+
+        def on_judge(name: str, done: int, total: int) -> None:
+            title = plain(f"{name}: verdicts")
+            progress.update(
+                judging, description=title, completed=done, total=total, visible=done < total
+            )
+
         alone = _bar(progress, cells, "")
-        yield dataclasses.replace(alone, on_plan=on_plan, for_engine=for_engine)
+        yield dataclasses.replace(alone, on_plan=on_plan, on_judge=on_judge, for_engine=for_engine)
 
 
 def _bar(progress: Progress, cells: TaskID, prefix: str) -> Listener:
@@ -99,10 +111,21 @@ def _lines() -> Listener:
         took = time.monotonic() - started.get(name, time.monotonic())
         print(plain(f"{name}: {why or f'{took:.1f} s'}"), file=sys.stderr, flush=True)
 
+    def on_judge(name: str, done: int, total: int) -> None:
+        if done == total or time.monotonic() - started.get(name, -LINE_EVERY) >= LINE_EVERY:
+            started[name] = time.monotonic()
+            print(plain(f"{name}: {done} of {total} verdicts"), file=sys.stderr, flush=True)
+
     def on_notice(text: str) -> None:
         print(plain(text), file=sys.stderr, flush=True)
 
-    return Listener(on_plan=on_plan, on_cell=on_cell, on_cell_end=on_cell_end, on_notice=on_notice)
+    return Listener(
+        on_plan=on_plan,
+        on_cell=on_cell,
+        on_cell_end=on_cell_end,
+        on_judge=on_judge,
+        on_notice=on_notice,
+    )
 
 
 @contextmanager

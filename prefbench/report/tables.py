@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefbench.errors import InputError
-from prefbench.leaderboard import Board, Column
+from prefbench.leaderboard import Board, Column, Group
 from prefbench.metrics import Metric
 from prefbench.records import METHODS, Checkpoint
 from prefbench.stats.estimates import Estimate
@@ -63,16 +63,22 @@ def _text(board: Board, width: int, everything: bool) -> str:
 
 
 def _heads(columns: Sequence[Column]) -> list[list[str]]:
-    """Task, conditions where any column has some, and metric, above each column."""
+    """Task, opponent and conditions where any column has some, and metric, above each column."""
+    judged = any(column.group.opponent for column in columns)
     stamped = any(column.group.conditions for column in columns)
     return [
         [
             plain(column.group.task),
+            *([plain(_against(column.group))] if judged else []),
             *([plain(column.group.conditions)] if stamped else []),
             plain(column.metric.title),
         ]
         for column in columns
     ]
+
+
+def _against(group: Group) -> str:
+    return f"vs {group.opponent}, {group.judge}" if group.opponent else ""
 
 
 def _once(
@@ -143,6 +149,8 @@ def _row(board: Board, row: Checkpoint, column: Column) -> dict[str, Any]:
         "fingerprint": row.fingerprint or None,
         "task": column.group.task,
         "conditions": column.group.conditions or None,
+        "opponent": column.group.opponent or None,
+        "judge": column.group.judge or None,
         "metric": column.metric.name,
         "higher_is_better": column.metric.higher_is_better,
         "shown": column.shown,

@@ -186,6 +186,7 @@ def _score_group(
         confidence=confidence,
         method=interval,
     )
+    base_sure = baseline is not None and members[baseline].sure is not None
     for (name, metric), (own, gaps) in zip(metrics, found, strict=True):
         better = metric.higher_is_better
         yield (
@@ -195,7 +196,7 @@ def _score_group(
                     Score(
                         one.checkpoint, group.task, metric.name, _told(one, name, estimate), better
                     ),
-                    None if one.sure else gap,
+                    None if one.sure or base_sure else gap,
                 )
                 for one, estimate, gap in zip(members, own, gaps, strict=True)
             ],

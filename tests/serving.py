@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from prefbench.engines.builds import (
     ENVIRONMENT,
@@ -29,7 +27,7 @@ from prefbench.engines.builds import (
     HOW_TO_INSTALL,
     installed,
 )
-from tests.small_models import CHATML, tokenizer
+from tests.small_models import CHATML, teach, tokenizer
 
 SERVED_CONTEXT = 128
 REPLIES = {
@@ -66,30 +64,9 @@ LONGEST_START = 240.0
 def make_served(folder: Path) -> Path:
     """A checkpoint that vLLM can serve on a CPU, which wants heads of at least 32 numbers."""
     made = tokenizer(chat=CHATML)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(made),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=SERVED_CONTEXT,
-        bos_token_id=None,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
-    )
-    model = AutoModelForCausalLM.from_config(config)
     rows = [made.encode(letter + reply) for letter, reply in REPLIES.items()]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [made.pad_token_id] * (width - len(row)) for row in rows])
-    labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    made.save_pretrained(folder)
+    size = {"hidden_size": 64, "head_dim": 32, "max_position_embeddings": SERVED_CONTEXT}
+    teach(folder, rows, list(REPLIES), chat=CHATML, bos_token_id=None, **size)
     return folder
 
 

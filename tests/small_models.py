@@ -183,12 +183,16 @@ def script(path: Path, *replies: str, end: str = END) -> list[str]:
     return teach(path, rows, letters)
 
 
-def teach(path: Path, rows: list[list[int]], letters: list[str]) -> list[str]:
-    """Overfits a small model on a few rows of ids."""
-    made = tokenizer()
+def teach(
+    path: Path, rows: list[list[int]], letters: list[str], *, chat: str | None = None, **settings
+) -> list[str]:
+    """Overfits a small model on a few rows of ids; further settings are of its configuration."""
+    made = tokenizer(chat=chat)
     torch.manual_seed(3)
     config = CONFIGS["llama"](len(made))
     config.eos_token_id, config.pad_token_id = made.eos_token_id, made.pad_token_id
+    for name, value in settings.items():
+        setattr(config, name, value)
     model = AutoModelForCausalLM.from_config(config)
     width = max(map(len, rows))
     ids = torch.tensor([row + [made.pad_token_id] * (width - len(row)) for row in rows])

@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from prefbench.errors import EngineError
+from prefbench.errors import EngineError, InputError
 
 
 class TokenRequest(NamedTuple):
@@ -75,6 +75,9 @@ class ServerSettings:
         api: completions for token ids and log-probs, chat where the server renders messages itself.
         concurrency: requests under way at once.
         timeout: seconds that one request may take.
+
+    Raises:
+        InputError: no request could be under way.
     """
 
     base_url: str
@@ -83,6 +86,10 @@ class ServerSettings:
     api: Literal["completions", "chat"] = "completions"
     concurrency: int = 32
     timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:  # every request would wait for the end of another, for good
+            raise InputError(f"concurrency must be at least 1, not {self.concurrency}")
 
 
 @dataclass(frozen=True)

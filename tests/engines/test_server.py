@@ -505,6 +505,9 @@ def test_what_must_be_said(served: Path) -> None:
         open_server(checkpoint_at(served), EngineSettings()),
     ):
         pass
+    for n in (0, -1):
+        with pytest.raises(InputError, match=f"concurrency must be at least 1, not {n}"):
+            ServerSettings("http://host/v1", concurrency=n)
 
 
 def test_a_run_through_a_server_is_the_run_by_hf(

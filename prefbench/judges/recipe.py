@@ -147,10 +147,15 @@ class JudgeRecipe(_Strict):
 
     @property
     def key(self) -> str:
-        """Hash of what can change a verdict; price, patience and examples cannot."""
+        """Hash of what can change a verdict; price, patience and examples cannot.
+
+        Nor can where a model lies that runs here: its bytes count, which the recipe does not know.
+        """
         facts = self.model_dump(mode="json", by_alias=True)
         for name in ("judge", "description", "price", "examples"):
             del facts[name]
+        if self.kind in ("vllm", "reward"):
+            del facts["model"], facts["revision"]
         if facts["endpoint"]:
             facts["endpoint"] = facts["endpoint"]["base_url"]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -18,6 +18,7 @@ QUOTED = 40
 
 EMPTY = "the reply is empty"
 CUT = "cut at the token limit"
+NO_LABEL = "not one of the labels"
 
 DECORATION = re.compile(r"[*`]")
 CODE_FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
@@ -31,8 +32,9 @@ REFUSAL = re.compile(
 class Read(NamedTuple):
     """What was read from a reply.
 
-    `preference` is how far the first answer is preferred, 0 to 1, or None with the reason. `facts`
-    may hold the `label`, or the `probabilities` of all labels and their sum, `mass`.
+    `preference` is how far the first answer is preferred, 0 to 1, or None with the reason, of which
+    the part before a colon can be counted. `facts` may hold the `label`, or the `probabilities` of
+    all labels and their sum, `mass`.
     """
 
     preference: float | None
@@ -79,10 +81,10 @@ def _by_line(reading: Reading, reply: str) -> Read:
     labels = {_plain(label): label for label in reading.labels}
     label = labels.get(said[-1])
     if label is None:
-        return _unreadable(f"{_quote(said[-1])} is none of the labels")
+        return _unreadable(f"{NO_LABEL}: {_quote(said[-1])}")
     others = [labels[one] for one in said if one in labels and labels[one] != label]
     if others:
-        return _unreadable(f"two verdicts, {_quote(others[0])} and {_quote(label)}")
+        return _unreadable(f"two verdicts: {_quote(others[0])} and {_quote(label)}")
     return Read(reading.labels[label], None, {"label": label})
 
 
@@ -120,13 +122,13 @@ def _by_json(reading: Reading, reply: str) -> Read:
         return _unreadable("the reply is JSON but no object")
     values = [value for key, value in found if key == reading.marker]
     if not values:
-        return _unreadable(f"the object lacks the key {_quote(reading.marker)}")
+        return _unreadable(f"the object lacks a key: {_quote(reading.marker)}")
     said = [_as_label(value) for value in values]
     label = said[0]
     if any(one != label for one in said[1:]):
-        return _unreadable(f"the object has {_quote(reading.marker)} twice, with different values")
+        return _unreadable(f"a key has two values: {_quote(reading.marker)}")
     if label is None or label not in reading.labels:
-        return _unreadable(f"{_quote(str(values[0]))} is none of the labels")
+        return _unreadable(f"{NO_LABEL}: {_quote(str(values[0]))}")
     return Read(reading.labels[label], None, {"label": label})
 
 
@@ -152,7 +154,7 @@ def _by_logprobs(reading: Reading, logprobs: Mapping[str, float] | None) -> Read
     mass = sum(probabilities.values())
     facts = {"mass": mass, "probabilities": probabilities}
     if mass < LEAST_MASS:
-        reason = f"the labels have probability {mass:.3f} as first token, below {LEAST_MASS}"
+        reason = f"the labels are improbable: {mass:.3f} together as first token, not {LEAST_MASS}"
         return Read(None, reason, facts)
     total = sum(reading.labels[label] * each for label, each in probabilities.items())
     return Read(min(1.0, max(0.0, total / mass)), None, facts)

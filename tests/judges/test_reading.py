@@ -54,12 +54,12 @@ def test_a_line_is_read(reply, preference):
         ("A", "the last line is no verdict: 'A'"),
         ("Better: A\nHope this helps!", "the last line is no verdict: 'Hope this helps!'"),
         ("I think Better: A", "the last line is no verdict"),
-        ("Better: C", "'C' is none of the labels"),
-        ("Better: a", "'a' is none of the labels"),
-        ("Better:", "'' is none of the labels"),
-        ("Better: A or B", "'A or B' is none of the labels"),
-        ("Better: A (clearly)", "'A (clearly)' is none of the labels"),
-        ("Better: A\n\nBetter: B", "two verdicts, 'A' and 'B'"),
+        ("Better: C", "not one of the labels: 'C'"),
+        ("Better: a", "not one of the labels: 'a'"),
+        ("Better:", "not one of the labels: ''"),
+        ("Better: A or B", "not one of the labels: 'A or B'"),
+        ("Better: A (clearly)", "not one of the labels: 'A (clearly)'"),
+        ("Better: A\n\nBetter: B", "two verdicts: 'A' and 'B'"),
         ("I'm sorry, but I can't compare these.", "the judge refused: 'I'm sorry"),
         ("Well. I cannot help with that", "the judge refused: 'I cannot help"),
     ],
@@ -112,14 +112,14 @@ def test_json_is_read(reply, preference):
         ('{"better": "A"} {"better": "B"}', "the reply is not JSON"),
         ('"A"', "the reply is JSON but no object"),
         ("[]", "the reply is JSON but no object"),
-        ("{}", "the object lacks the key 'better'"),
-        ('{"Better": "A"}', "the object lacks the key 'better'"),
-        ('{"x": {"better": "A"}}', "the object lacks the key 'better'"),
-        ('{"better": "C"}', "'C' is none of the labels"),
-        ('{"better": null}', "'None' is none of the labels"),
-        ('{"better": ["A"]}', "'['A']' is none of the labels"),
-        ('{"better": "A", "better": "B"}', "the object has 'better' twice"),
-        ('{"better": "A", "better": null}', "the object has 'better' twice"),
+        ("{}", "the object lacks a key: 'better'"),
+        ('{"Better": "A"}', "the object lacks a key: 'better'"),
+        ('{"x": {"better": "A"}}', "the object lacks a key: 'better'"),
+        ('{"better": "C"}', "not one of the labels: 'C'"),
+        ('{"better": null}', "not one of the labels: 'None'"),
+        ('{"better": ["A"]}', "not one of the labels: '['A']'"),
+        ('{"better": "A", "better": "B"}', "a key has two values: 'better'"),
+        ('{"better": "A", "better": null}', "a key has two values: 'better'"),
         ("I can't do that", "the judge refused"),
         ("[" * 100_000, "the reply is not JSON"),
     ],
@@ -148,7 +148,7 @@ def test_the_first_tokens_probabilities_are_weighed():
 def test_first_tokens_that_are_no_labels_are_unreadable():
     result = read(FIRST, "A", logprobs={"A": math.log(0.3), "The": math.log(0.7)})
     assert result.preference is None
-    assert result.reason == "the labels have probability 0.300 as first token, below 0.5"
+    assert result.reason == "the labels are improbable: 0.300 together as first token, not 0.5"
     assert result.facts["mass"] == pytest.approx(0.3)
     assert read(FIRST, "A").reason == "no log-probabilities came with the reply"
     assert read(FIRST, "A", logprobs={"A": math.nan}).preference is None

@@ -179,3 +179,18 @@ def test_attacks_survive_any_answer():
     for answer in ("", "\0\ud800", '"}\n{{ x }}', "END 0123456789ab"):
         for _, text in inject(answer):
             json.dumps(text)
+
+
+def test_the_readmes_judge_is_one(tmp_path):
+    text = (judges_folder() / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "polite.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    recipe = load_judges([tmp_path])["polite"].recipe
+    render(recipe, Ask(SINGLE, "x", "y"), delimiter=draw_delimiter())
+    for example in recipe.examples:
+        assert read(recipe.verdict, example.reply).preference == example.preference
+
+
+def test_the_readme_lists_all_judges_and_keys():
+    text = (judges_folder() / "README.md").read_text(encoding="utf-8")
+    for name in [*JUDGES, *JudgeRecipe.model_fields]:
+        assert f"`{name}`" in text

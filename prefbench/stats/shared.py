@@ -67,13 +67,15 @@ def estimate_all(
             table[rows], [wanted[i] for i in members], kept, jackknife=method == "bca"
         )
         for i, one in zip(members, replicates, strict=True):
-            settings = {
-                "n": kept.n_items,
-                "n_missing": n_missing,
-                "confidence": confidence,
-                "method": method,
-            }
-            found[i] = _found(one, baseline, wanted[i].proportion, **settings)  # type: ignore[arg-type]
+            found[i] = found_of(
+                one,
+                baseline=baseline,
+                proportion=wanted[i].proportion,
+                n=kept.n_items,
+                n_missing=n_missing,
+                confidence=confidence,
+                method=method,
+            )
     return [found[i] for i in range(len(wanted))]
 
 
@@ -98,16 +100,18 @@ def _replicate(
     return results
 
 
-def _found(
+def found_of(
     replicates: Replicates,
-    baseline: int | None,
-    proportion: bool,
     *,
+    baseline: int | None,
     n: int,
     n_missing: int,
     confidence: float,
     method: Method,
+    proportion: bool = False,
 ) -> Found:
+    """What replicates (..., n_checkpoints) say of each checkpoint and of its baseline."""
+
     def interval(one: Replicates, *, share: bool) -> Estimate:
         return with_interval(
             float(one.value),

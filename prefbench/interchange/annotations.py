@@ -153,10 +153,9 @@ class _Comparison(NamedTuple):
     @property
     def lengths(self) -> tuple[float, float]:
         """Characters of both answers; NaN where unknown."""
-        for one in self.judgments:
-            if one.answer is not None and one.opponent_answer is not None:
-                return len(one.answer), len(one.opponent_answer)
-        return math.nan, math.nan
+        own = [len(one.answer) for one in self.judgments if one.answer is not None]
+        others = [len(j.opponent_answer) for j in self.judgments if j.opponent_answer is not None]
+        return own[0] if own else math.nan, others[0] if others else math.nan
 
     @property
     def in_both_orders(self) -> tuple[float, float] | None:
@@ -276,7 +275,7 @@ def _head_to_head(
 
     rate = estimate(columns, _ratio, resampling=resampling, confidence=confidence, proportion=True)
     controlled = None
-    if not np.isnan(lengths).all():
+    if not np.isnan(lengths).any(axis=1).all():
         controlled = estimate(
             np.column_stack([wins, lengths]),
             Refit(length_controlled),
@@ -344,7 +343,7 @@ def _notes(comparisons: Sequence[_Comparison], lengths: Array) -> tuple[str, ...
             f"one order only for {_of(len(single) - unknown, len(judged))} "
             f"({first} with the checkpoint first): position bias is inside these numbers"
         )
-    known = int((~np.isnan(lengths[:, 0])).sum())
+    known = int((~np.isnan(lengths).any(axis=1)).sum())
     if not known:
         notes.append(NO_ANSWERS)
     elif known < len(lengths):
@@ -364,7 +363,8 @@ def _extreme(rate: Estimate, controlled: Estimate | None, lengths: Array) -> tup
     room = 1 - rate.value if moved > 0 else rate.value
     if abs(moved) <= max(0.1, room / 4):
         return ()
-    longer = np.mean(lengths[:, 0] > lengths[:, 1], where=~np.isnan(lengths[:, 0]))
+    known = lengths[~np.isnan(lengths).any(axis=1)]
+    longer = np.mean(known[:, 0] > known[:, 1])
     return (
         "length control moves the win rate far, beyond what the data may bear: the checkpoint's "
         f"answer is the longer one in {longer:.0%} of the pairs",

@@ -233,8 +233,8 @@ def notes_of(shown: Shown) -> list[str]:
     if any(row.length_controlled for row in rows):
         lines.append(
             "Length-controlled: the win rate were both answers equally long, fitted to lengths "
-            "alone. AlpacaEval's own also knows how difficult its instructions are, and differs "
-            "by some points."
+            "alone. AlpacaEval's own also knows how difficult each of its instructions is: over 57 "
+            "entries of its leaderboard the two differ by 6.5 points on average."
         )
     if any(row.consistency for row in rows):
         lines.append(

@@ -5,9 +5,11 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prefbench.errors import DataError, InputError
@@ -185,27 +187,52 @@ OTHER_LENGTHS = {
 }
 
 
-def test_published_leaderboards_are_reproduced() -> None:
-    """Over a checkout of tatsu-lab/alpaca_eval; files that Git LFS left out are passed over."""
+def checkout() -> Path:
     if CHECKOUT not in os.environ:
         pytest.skip(f"{CHECKOUT} names no checkout of tatsu-lab/alpaca_eval")
-    checkout = Path(os.environ[CHECKOUT])
-    n_compared = 0
-    for board in sorted(checkout.glob("src/alpaca_eval/leaderboards/data_*/*_leaderboard.csv")):
+    return Path(os.environ[CHECKOUT])
+
+
+def published(folder: Path) -> Iterator[tuple[str, str, dict[str, str], Path]]:
+    """Name, judge, line of the leaderboard and annotations, where Git LFS did not leave them out.
+
+    Entries whose file holds what the leaderboard was not made of are passed over.
+    """
+    for board in sorted(folder.glob("src/alpaca_eval/leaderboards/data_*/*_leaderboard.csv")):
         judge = board.name.removesuffix("_leaderboard.csv")
         with board.open(encoding="utf-8", newline="") as file:
-            published = {line[""]: line for line in csv.DictReader(file)}
-        for name, line in published.items():
-            path = checkout / "results" / name / judge / "annotations.json"
-            if not path.exists() or (name, judge) in COPIED:
-                continue
-            with path.open("rb") as file:
-                if file.read(7) == b"version":
-                    continue
+            lines = {line[""]: line for line in csv.DictReader(file)}
+        for name, line in lines.items():
+            path = folder / "results" / name / judge / "annotations.json"
+            if path.exists() and (name, judge) not in COPIED:
+                with path.open("rb") as start:
+                    whole = start.read(7) != b"version"
+                if whole:
+                    yield name, judge, line, path
+
+
+def test_published_leaderboards_are_reproduced() -> None:
+    n_compared = 0
+    for name, judge, line, path in published(checkout()):
+        (found,) = statistics_of(read_judgments(path), n_resamples=1)
+        for key, value in leaderboard_row(found).items():
+            if line.get(key) and not (key == "avg_length" and (name, judge) in OTHER_LENGTHS):
+                said = f"{name}, {judge}, {key}"
+                assert value == pytest.approx(float(line[key]), abs=1e-8), said
+        n_compared += 1
+    assert n_compared > 0
+
+
+def test_length_control_is_near_the_published_one() -> None:
+    """Which also has the difficulty of each instruction; the table's note has these figures."""
+    pairs = []
+    for _, judge, line, path in published(checkout()):
+        if judge == "weighted_alpaca_eval_gpt4_turbo" and line["length_controlled_winrate"]:
             (found,) = statistics_of(read_judgments(path), n_resamples=1)
-            for key, value in leaderboard_row(found).items():
-                if line.get(key) and not (key == "avg_length" and (name, judge) in OTHER_LENGTHS):
-                    said = f"{name}, {judge}, {key}"
-                    assert value == pytest.approx(float(line[key]), abs=1e-8), said
-            n_compared += 1
-    assert n_compared > 0, f"{checkout} holds no annotations.json"
+            assert found.length_controlled is not None
+            pairs.append(
+                (100 * found.length_controlled.value, float(line["length_controlled_winrate"]))
+            )
+    ours, theirs = np.array(pairs).T
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.9
+    assert np.abs(ours - theirs).mean() < 8

@@ -130,6 +130,13 @@ def test_lengths_that_are_known_for_some() -> None:
     assert "answers are known, and lengths controlled for, in 59 of 60 comparisons" in found.notes
 
 
+def test_the_lengths_of_one_side_control_for_nothing() -> None:
+    found = only([judged("a", 1, answer="four"), judged("b", 0, answer="sixsix")])
+    assert (found.mean_length, found.length_controlled) == (5, None)
+    assert math.isnan(found.mean_length_opponent)
+    assert NO_ANSWERS in found.notes
+
+
 def test_orders_count_their_mean_or_only_where_they_agree() -> None:
     judgments = [*both("a", 1, 1), *both("b", 1, 0), *both("c", 1, 0.5), *both("d", 0, 0)]
     mean, agreed = only(judgments), only(judgments, orders="both")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prefbench.errors import DataError, InputError
+from prefbench.interchange.annotations import statistics_of
 from prefbench.interchange.forms import FORMS, read_judgments
 
 ALPACA = {
@@ -43,6 +45,29 @@ def test_a_form_is_known_by_its_first_row(tmp_path: Path, form: str, row: dict[s
     found = read_judgments([path])
     assert {(one.checkpoint, one.opponent, one.preference) for one in found} == {("dpo", "sft", 1)}
     assert found == read_judgments([path], form=form)
+
+
+ODD = [
+    None, True, 0, -1, 1.5, 10**400, math.nan, math.inf, "", "x", "\ud800\x1b", [], [None], {},
+    {"score": {}}, [{"score": []}], [[]], "9" * 99,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [ALPACA, ARENA, MT])
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: f"{odd!a:.20}")
+def test_any_value_anywhere_is_read_or_refused_by_name(
+    tmp_path: Path, row: dict[str, Any], odd: Any
+) -> None:
+    for key in [*row, "judge", "annotator", "turn", "category", "dataset", "m1_score"]:
+        path = kept(tmp_path / "file", {**row, key: odd})
+        try:
+            found = read_judgments([path])
+        except DataError as error:
+            said = str(error)
+            assert "file, line 1" in said
+            assert len(said) < len(str(path)) + 300
+        else:
+            statistics_of(found, n_resamples=2)
 
 
 def test_files_of_one_form_are_read_together(tmp_path: Path) -> None:

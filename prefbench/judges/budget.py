@@ -197,9 +197,11 @@ def used_by(answer: Mapping[str, Any], bound: Bound) -> Bound:
 
 
 def n_out_most(recipe: JudgeRecipe) -> int:
-    """Tokens that a judge may reply; of one that is read by log-probs, the first is looked at."""
+    """Tokens that a judge may reply: one where only the first is looked at and no limit is said."""
     reads_first = recipe.verdict is not None and recipe.verdict.by == "logprobs"
-    return 1 if reads_first else recipe.sampling.max_tokens
+    if reads_first and "max_tokens" not in recipe.sampling.model_fields_set:
+        return 1
+    return recipe.sampling.max_tokens
 
 
 def estimate(recipe: JudgeRecipe, asks: Iterable[Ask]) -> Estimate:

@@ -77,8 +77,8 @@ def _sd(delta: Array, counts: Array) -> Array:
 def _intercept(length: Array, win: Array, counts: Array, *, start: Array) -> Array:
     """φ of each draw; NaN where Newton's method has not converged.
 
-    A step is halved until the log-likelihood still rises at its end, which by concavity is at least
-    half of what the whole line has to gain; a short step is safe whole. Draws that have converged
+    A step that goes beyond the maximum along its line is halved until it does not, which by
+    concavity keeps at least half of the gain; a short step is safe whole. Draws that have converged
     are set aside.
     """
     found = np.full(len(start), np.nan)

@@ -31,6 +31,8 @@ UNSUPPORTED = re.compile(
 )
 RENAMED = "max_completion_tokens"
 """What newer models of OpenAI want instead of max_tokens, and mean the same by."""
+RENAMES = re.compile(r"https://([\w-]+\.)*(openai\.com|openai\.azure\.com)(:\d+)?(/|$)", re.I)
+"""Where all models take the new name. Elsewhere it may be overlooked, and the reply has no end."""
 LEFT_OUT = {
     "temperature": "`sampling: {temperature: 1}`; the model then draws its replies",
     "top_p": "`sampling: {top_p: 1}`",
@@ -75,9 +77,9 @@ class ChatJudge(Judge):
                 f"judge {recipe.judge}: no limit in dollars can hold without its price; write "
                 "`price: {input: ..., output: ...}`, in dollars per million tokens; 0 if it is free"
             )
-        self.recipe = recipe
         asked = said.model_copy(update={"base_url": self.endpoint.base_url})
-        self.key = recipe.model_copy(update={"endpoint": asked}).key
+        self.recipe = recipe.model_copy(update={"endpoint": asked})
+        self.key = self.recipe.key
         self._budget = budget
         self._adapted: frozenset[str] = frozenset()
         try:
@@ -193,7 +195,7 @@ def body_of(recipe: JudgeRecipe, ask: Ask, delimiter: str) -> dict[str, Any]:
         "messages": render(recipe, ask, delimiter=delimiter),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "max_tokens": n_out_most(recipe),
+        (RENAMED if _renames(recipe) else "max_tokens"): n_out_most(recipe),
     }
     if sampling.seed is not None:
         body["seed"] = sampling.seed
@@ -210,9 +212,13 @@ def body_of(recipe: JudgeRecipe, ask: Ask, delimiter: str) -> dict[str, Any]:
 def adapt(body: Mapping[str, Any], parameters: frozenset[str]) -> dict[str, Any]:
     """A request without parameters that a server does not take, and with what it takes instead."""
     changed = {name: value for name, value in body.items() if name not in parameters}
-    if "max_tokens" in parameters:
+    if "max_tokens" in parameters and "max_tokens" in body:
         changed[RENAMED] = body["max_tokens"]
     return changed
+
+
+def _renames(recipe: JudgeRecipe) -> bool:
+    return recipe.endpoint is not None and bool(RENAMES.match(recipe.endpoint.base_url))
 
 
 def refused_parameter(failure: Failure) -> str | None:

@@ -103,6 +103,21 @@ def test_a_schema_is_sent_for_json() -> None:
     assert "response_format" not in body
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://mine.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("http://api.openai.com.example.org/v1", "max_tokens"),
+        ("https://notopenai.com/v1", "max_tokens"),
+        ("http://127.0.0.1:8000/v1", "max_tokens"),
+    ],
+)
+def test_the_limit_has_the_name_that_the_server_knows(url: str, name: str) -> None:
+    body = body_of(recipe(endpoint={"base_url": url}), ASKS[0], draw_delimiter())
+    assert {key: value for key, value in body.items() if "tokens" in key} == {name: 512}
+
+
 @pytest.mark.parametrize(("sampling", "n"), [({}, 1), ({"max_tokens": 16}, 16)])
 def test_log_probs_are_asked_of_the_first_token(sampling: Any, n: int) -> None:
     body = body_of(recipe(verdict=BY_LOGPROBS, sampling=sampling), ASKS[0], draw_delimiter())

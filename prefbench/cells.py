@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from prefbench import data
 from prefbench.addresses import unusable
 from prefbench.checkpoints import find_checkpoints, tokenizer_folder
-from prefbench.engines import ENGINES
+from prefbench.engines import ENGINES, SERVER_DTYPE
 from prefbench.engines.adapters import beyond_lora
 from prefbench.engines.builds import installed
 from prefbench.engines.swapping import likeness
@@ -30,7 +30,10 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the checkpoints and the tasks that can change a number."""
+    """What a run is told besides its checkpoints and tasks.
+
+    What identifies a cell is taken from it; the rest says where and how fast the work is done.
+    """
 
     limit: int | None = None
     fewshot: Fewshot = "fixed"
@@ -62,7 +65,14 @@ class Settings:
     """Requests to the endpoint under way at once."""
 
     def __post_init__(self) -> None:
-        counts = ("limit", "max_length", "batch_size", "tensor_parallel_size", "data_parallel_size")
+        counts = (
+            "limit",
+            "max_length",
+            "batch_size",
+            "tensor_parallel_size",
+            "data_parallel_size",
+            "concurrency",
+        )
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -188,6 +198,8 @@ def plan_cells(
 
 def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings) -> PlannedCell:
     dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
+    if settings.engine == "server":
+        dtype = SERVER_DTYPE
     identity: dict[str, Any] = {
         "checkpoint": checkpoint.fingerprint,
         "task": planned.task.definition,

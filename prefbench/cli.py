@@ -13,9 +13,11 @@ import typer
 
 from prefbench import __version__
 from prefbench.errors import InputError, PrefbenchError
+from prefbench.report.winrate import EXAMPLES, winrate
 
 if TYPE_CHECKING:
     from prefbench.cells import Settings
+    from prefbench.comparisons import Judging
     from prefbench.runner import Outcome
 
 app = typer.Typer(
@@ -48,6 +50,11 @@ class ServerApi(StrEnum):
     chat = "chat"
 
 
+class JudgeMode(StrEnum):
+    online = "online"
+    batch = "batch"
+
+
 class Interval(StrEnum):
     percentile = "percentile"
     bca = "bca"
@@ -67,6 +74,9 @@ Mirrors = Annotated[
 ]
 Folders = Annotated[
     list[Path], typer.Option("--task-folder", help="Folder with task YAML files of your own.")
+]
+JudgeFolders = Annotated[
+    list[Path], typer.Option("--judge-folder", help="Folder with judge YAML files of your own.")
 ]
 Baseline = Annotated[
     str | None,
@@ -115,6 +125,7 @@ def scan(
 @app.command(
     epilog="Examples: prefbench run runs/ · prefbench run runs/ --suite quick --final · "
     "prefbench run runs/ --task gsm8k_5shot --limit 100 --mirror data/ · "
+    "prefbench run runs/ --suite winrates --opponent sft --max-cost 5 --dry-run · "
     "prefbench run runs/ --engine server --base-url http://127.0.0.1:8000/v1"
 )
 def run(
@@ -177,6 +188,46 @@ def run(
         str | None, typer.Option(help="Environment variable that holds its key.")
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests to it at once.")] = 32,
+    judge: Annotated[
+        list[str], typer.Option("--judge", help="Judge, instead of those that the tasks name.")
+    ] = [],  # noqa: B006
+    opponent: Annotated[
+        list[str],
+        typer.Option(
+            "--opponent",
+            help="Whom answers are judged against: a row, a method, reference or round_robin.",
+        ),
+    ] = [],  # noqa: B006
+    judge_folder: JudgeFolders = [],  # noqa: B006
+    judge_model: Annotated[
+        list[str],
+        typer.Option(help="Asked instead of the judges' own: MODEL, or JUDGE=MODEL for one."),
+    ] = [],  # noqa: B006
+    judge_base_url: Annotated[
+        str | None, typer.Option(help="Asked instead of the judges' own endpoints.")
+    ] = None,
+    judge_api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds its key, if it needs one.")
+    ] = None,
+    judge_concurrency: Annotated[
+        int | None, typer.Option(help="Requests to a judge at once [its own, 32].")
+    ] = None,
+    judge_mode: Annotated[
+        JudgeMode, typer.Option(help="batch: write files of requests, read files of replies.")
+    ] = JudgeMode.online,
+    max_cost: Annotated[
+        float | None, typer.Option(help="US dollars that judges may cost; never passed.")
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Calls to judges that may be made; never passed.")
+    ] = None,
+    stop_when_sure: Annotated[
+        bool,
+        typer.Option("--stop-when-sure", help="Ask no more about a win rate that is surely not ½."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be measured and what judges cost.")
+    ] = False,
     mirror: Mirrors = [],  # noqa: B006
     task_folder: Folders = [],  # noqa: B006
     baseline: Baseline = None,
@@ -212,21 +263,41 @@ def run(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
+    judging = _judging(
+        judges=tuple(judge),
+        opponents=tuple(opponent),
+        folders=tuple(judge_folder),
+        models=tuple(judge_model),
+        base_url=judge_base_url,
+        api_key_env=judge_api_key_env,
+        concurrency=judge_concurrency,
+        mode=judge_mode.value,
+        max_cost=max_cost,
+        max_calls=max_calls,
+        stop_when_sure=stop_when_sure,
+    )
     if baseline is not None:
         from prefbench.cells import find
         from prefbench.leaderboard import find_baseline
 
         # Said now, not after hours of measuring.
         find_baseline(find(directories, settings, final_only=final), baseline)
-    outcome = _run(
-        directories,
-        tasks=[*suite, *task] or ["paper"],
-        results=results,
-        settings=settings,
-        mirrors=mirror,
-        task_folders=task_folder,
-        final_only=final,
-    )
+    asked: dict[str, Any] = {
+        "tasks": [*suite, *task] or ["paper"],
+        "results": results,
+        "settings": settings,
+        "judging": judging,
+        "mirrors": mirror,
+        "task_folders": task_folder,
+        "final_only": final,
+    }
+    if dry_run:
+        from prefbench.foresight import foresee
+        from prefbench.report.foresight import as_text
+
+        print(as_text(foresee(directories, **asked)), end="")
+        return
+    outcome = _run(directories, **asked)
     _print_table(results, outcome.plan, baseline, interval.value, format_.value)
     _report(outcome, results)
 
@@ -396,10 +467,19 @@ def demo(
     _report(outcome, results)
 
 
+app.command(epilog=EXAMPLES)(winrate)
+
+
 def _settings(**values: Any) -> Settings:
     from prefbench.cells import Settings
 
     return Settings(**values)
+
+
+def _judging(**values: Any) -> Judging:
+    from prefbench.comparisons import Judging
+
+    return Judging(**values)
 
 
 def _run(directories: list[Path], **arguments: Any) -> Outcome:

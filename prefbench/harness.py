@@ -144,7 +144,8 @@ def build_task(
         raise TaskError(
             f"{task.file}: lm-eval refuses the task: {type(error).__name__}: {error}"
         ) from error
-    _check_aggregations(task, harness)
+    if task.recipe.measure == "answers":  # of others lm-eval's metrics are not computed
+        _check_aggregations(task, harness)
     return harness
 
 

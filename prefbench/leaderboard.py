@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefbench.errors import InputError
-from prefbench.metrics import Metric, metric_named, metrics_of
+from prefbench.metrics import RANKING_METRICS, Metric, metric_named, metrics_of
 from prefbench.records import METHODS, Checkpoint, Score
 from prefbench.stats.bootstrap import Array, Resampling
 from prefbench.stats.estimates import Estimate, Method
+from prefbench.stats.ranking import elo, ranking
 from prefbench.stats.shared import Wanted, estimate_all
 
 
@@ -33,6 +34,21 @@ class Measured:
     sure: Estimate | None = None
     """The win rate of a comparison that ended when it was sure. No interval over the items that
     were judged holds then: their number depends on what they gave."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a round robin gave on one column group: every two checkpoints on every prompt.
+
+    `wins` says by item with what weight row i beats row j, (n_items, k, k), `ties` likewise; 0
+    where they were not compared.
+    """
+
+    group: str
+    checkpoints: tuple[str, ...]
+    clusters: NDArray[Any]
+    wins: Array
+    ties: Array
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,7 @@ def build_board(
     groups: Sequence[Group],
     measured: Sequence[Measured],
     *,
+    ranked: Sequence[Ranked] = (),
     reasons: Mapping[tuple[str, str], str] | None = None,
     baseline: str | None = None,
     confidence: float = 0.95,
@@ -123,6 +140,7 @@ def build_board(
         checkpoints: the rows, in any order; also those that were not measured.
         groups: the column groups, in the table's order.
         measured: what there is.
+        ranked: the round robins.
         reasons: why a checkpoint lacks a group.
         baseline: a checkpoint's name or a method that one of them has; None means SFT where there
             is exactly one.
@@ -138,7 +156,21 @@ def build_board(
     base = find_baseline(rows, baseline)
     columns: list[Column] = []
     entries: dict[tuple[str, tuple[str, str]], Entry] = {}
+    robins = {one.group: one for one in ranked}
     for group in groups:
+        if group.name in robins:
+            for column, scored in _rank_group(
+                group,
+                robins[group.name],
+                base,
+                confidence=confidence,
+                interval=interval,
+                n_resamples=n_resamples,
+            ):
+                columns.append(column)
+                for entry in scored:
+                    entries[entry.score.checkpoint, column.key] = entry
+            continue
         cells = {one.checkpoint: one for one in measured if one.group == group.name}
         members = [cells[row.name] for row in rows if row.name in cells]
         if not members:
@@ -201,6 +233,40 @@ def _score_group(
                 for one, estimate, gap in zip(members, own, gaps, strict=True)
             ],
         )
+
+
+def _rank_group(
+    group: Group,
+    robin: Ranked,
+    base: str | None,
+    *,
+    confidence: float,
+    interval: Method,
+    n_resamples: int,
+) -> Iterator[tuple[Column, list[Entry]]]:
+    """Strengths of the checkpoints of a round robin, in nats and on Elo's scale."""
+    names = robin.checkpoints
+    own, gaps = ranking(
+        robin.wins,
+        robin.ties,
+        resampling=Resampling(robin.clusters, n_resamples=n_resamples, seed=_seed(group)),
+        baseline=names.index(base) if base in names else None,
+        confidence=confidence,
+        method=interval,
+    )
+    for name, metric in RANKING_METRICS.items():
+        entries = []
+        for checkpoint, estimate, gap in zip(names, own, gaps, strict=True):
+            if name == "elo":
+                estimate, gap = _on_elo(estimate), gap and _on_elo(gap, mean=0)
+            entries.append(Entry(Score(checkpoint, group.task, metric.name, estimate, True), gap))
+        # The task's own columns are those of comparisons with one opponent.
+        yield Column(group, metric, name == "strength" or name in group.shown), entries
+
+
+def _on_elo(estimate: Estimate, mean: float = 1500) -> Estimate:
+    value, low, high = map(float, elo(estimate[:3], mean=mean))
+    return estimate._replace(value=value, low=low, high=high)
 
 
 def _told(one: Measured, name: str, estimate: Estimate) -> Estimate:

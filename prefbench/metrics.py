@@ -141,6 +141,12 @@ COMPARISON_METRICS: Mapping[str, Metric] = {
     )
 }
 
+# Of a round robin: fitted to all pairs of checkpoints at once (stats/ranking.py).
+RANKING_METRICS: Mapping[str, Metric] = {
+    "strength": Metric("strength.v1", (), _ratio, True, "nats"),
+    "elo": Metric("elo.v1", (), _ratio, True),
+}
+
 _WEIGHTED: Mapping[str, tuple[Callable[[Array], Array], Unit]] = {
     "word_perplexity": (_exp_ratio, "perplexity"),
     "byte_perplexity": (_exp_ratio, "perplexity"),

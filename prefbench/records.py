@@ -33,6 +33,9 @@ METHODS: Mapping[str, str] = {
 }
 """Canonical method names and how a table writes them, in the table's order."""
 
+REFERENCE, ROUND_ROBIN = "reference", "round_robin"
+"""Opponents of a comparison that are no checkpoint: the data's own answer, and all others."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

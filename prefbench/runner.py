@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from prefbench import data
 from prefbench.cells import (
@@ -17,12 +18,21 @@ from prefbench.cells import (
     PlannedTask,
     Settings,
     find,
+    mirror_places,
     missing_data,
     plan_cells,
     plan_tasks,
 )
+from prefbench.comparisons import (
+    Judging,
+    PlannedComparison,
+    plan_comparisons,
+    plan_judges,
+    told,
+)
 from prefbench.engines import Engines
 from prefbench.errors import DataError
+from prefbench.judging import Court, is_judged
 from prefbench.listener import Listener
 from prefbench.machine import count_cores
 from prefbench.manifest import now
@@ -55,18 +65,20 @@ def run(
     tasks: Sequence[str] = ("paper",),
     results: Path = Path("results"),
     settings: Settings | None = None,
+    judging: Judging | None = None,
     mirrors: Sequence[Path] = (),
     task_folders: Sequence[Path] = (),
     final_only: bool = False,
     listener: Listener | None = None,
 ) -> Outcome:
-    """Measures every cell of checkpoints × tasks that is not measured yet.
+    """Measures every cell of checkpoints × tasks that is not measured yet, then judges answers.
 
     Args:
         root: a directory of checkpoints, or several.
         tasks: task and suite names.
         results: where rows and manifests are kept.
         settings: everything else that can change a number.
+        judging: how answers are judged, and what that may cost.
         mirrors: local directories that hold data sets, besides PREFBENCH_MIRROR.
         task_folders: folders of further task YAML files.
         final_only: of each training run only the final model, or its last checkpoint without one.
@@ -77,15 +89,24 @@ def run(
             whatever goes wrong with one cell is kept in its failure and in the outcome.
     """
     settings, listener = settings or Settings(), listener or Listener()
-    planned = plan_tasks(tasks, limit=settings.limit, mirrors=mirrors, folders=task_folders)
-    checkpoints = find(root, settings, final_only=final_only)
-    cells = plan_cells(checkpoints, planned, settings)
+    judging = judging or Judging()
+    checkpoints, cells, comparisons = plan_run(
+        root,
+        tasks=tasks,
+        settings=settings,
+        judging=judging,
+        mirrors=mirrors,
+        task_folders=task_folders,
+        final_only=final_only,
+    )
     store = Store(results)
-    plan = _write_plan(store, checkpoints, cells)
+    plan = _write_plan(store, checkpoints, cells, comparisons)
     unique = {cell.cell: cell for cell in cells}
+    to_judge = {one.cell: one for one in comparisons if not one.answers.planned.missing}
     done = tuple(name for name in unique if store.is_sealed(name))
     todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
-    listener.on_plan(len(cells), len(todo))
+    judged = tuple(name for name, one in to_judge.items() if is_judged(store, one))
+    listener.on_plan(len(unique) + len(to_judge), len(todo) + len(to_judge) - len(judged))
     places = _environments(settings) if todo else []
     _fetch([cell.planned for cell in todo], listener)
     failed: Mapping[str, str] = {}
@@ -106,13 +127,46 @@ def run(
             Work(store, settings, listener, engines) as work,
         ):
             failed = work.carry_out(todo)
+    left = [one for name, one in to_judge.items() if name not in judged]
+    if left:
+        with Court(store, judging, listener) as court:
+            failed = {**failed, **court.carry_out(left)}
+    names = [cell.cell for cell in todo] + [one.cell for one in left]
+    titles = {name: cell.title for name, cell in unique.items()}
+    titles |= {name: one.title for name, one in to_judge.items()}
     return Outcome(
         plan=plan,
-        measured=tuple(cell.cell for cell in todo if cell.cell not in failed),
-        done=done,
-        failed={unique[name].title: failed[name] for name in unique if name in failed},
+        measured=tuple(name for name in names if name not in failed),
+        done=(*done, *judged),
+        failed={titles[name]: failed[name] for name in titles if name in failed},
         broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
     )
+
+
+class PlannedRun(NamedTuple):
+    """What a run sets out to measure."""
+
+    checkpoints: list[Checkpoint]
+    cells: list[PlannedCell]
+    comparisons: list[PlannedComparison]
+
+
+def plan_run(
+    root: Path | Sequence[Path],
+    *,
+    tasks: Sequence[str],
+    settings: Settings,
+    judging: Judging,
+    mirrors: Sequence[Path],
+    task_folders: Sequence[Path],
+    final_only: bool,
+) -> PlannedRun:
+    """Finds checkpoints, tasks, data and judges; measures nothing and asks nobody."""
+    planned = plan_tasks(tasks, limit=settings.limit, mirrors=mirrors, folders=task_folders)
+    judges = plan_judges([one.task for one in planned], judging, mirror_places(mirrors))
+    checkpoints = find(root, settings, final_only=final_only)
+    cells = plan_cells(checkpoints, planned, settings)
+    return PlannedRun(checkpoints, cells, plan_comparisons(cells, checkpoints, judges, judging))
 
 
 def _environments(settings: Settings) -> list[dict[str, str]]:
@@ -135,7 +189,10 @@ def _environments(settings: Settings) -> list[dict[str, str]]:
 
 
 def _write_plan(
-    store: Store, checkpoints: Sequence[Checkpoint], cells: Sequence[PlannedCell]
+    store: Store,
+    checkpoints: Sequence[Checkpoint],
+    cells: Sequence[PlannedCell],
+    comparisons: Sequence[PlannedComparison],
 ) -> str:
     """Keeps what the run sets out to measure, under a name that the same run gets again."""
     plan = {
@@ -151,7 +208,9 @@ def _write_plan(
                 "identity": cell.identity,
             }
             for cell in cells
+            if cell.task.recipe.measure != "comparison"  # their numbers are the comparisons'
         ],
+        "comparisons": [told(one) for one in comparisons],
     }
     name = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
     store.write_plan(name, {**plan, "when": now(), "id": name})

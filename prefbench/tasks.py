@@ -37,8 +37,6 @@ def _several(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 """One name, or a list of them."""
-REFERENCE, ROUND_ROBIN = "reference", "round_robin"
-"""Opponents that are no checkpoint: the data's own answer, and all others."""
 
 
 class Recipe(BaseModel):

@@ -11,7 +11,7 @@ import pytest
 
 from prefbench import data
 from prefbench.errors import DataError, TaskError
-from prefbench.metrics import metrics_of
+from prefbench.metrics import COMPARISON_METRICS, metrics_of
 from prefbench.tasks import load_index, load_tasks, splits_of, tasks_folder
 from tests.asking import answers_of, build, quantities_of, requests_of, task_named
 from tests.scripted import ScriptedEngine
@@ -85,6 +85,9 @@ def test_every_task_is_built_on_its_data_and_gives_the_metrics_it_shows(name, mi
     metrics = metrics_of(columns, requests.harness.higher_is_better())
     shown = TASKS[name].recipe.metrics
     assert shown
+    if TASKS[name].recipe.measure == "comparison":  # its metrics are its verdicts'
+        assert {"n_chars", "n_tokens", "unfinished"} <= set(columns)
+        metrics = COMPARISON_METRICS
     assert set(shown) <= set(metrics)
 
 
@@ -100,7 +103,7 @@ def test_tasks_on_real_data_pin_a_revision_or_say_how_the_data_come(name):
 
 def test_a_definition_is_the_same_in_every_process():
     told = {name: task.definition for name, task in TASKS.items()}
-    assert len(set(told.values())) == len(told)
+    assert len(set(told.values())) == len(told)  # of comparisons too: none here asks the same
     again = (
         "import json; from prefbench.tasks import *; "
         "print(json.dumps({n: t.definition for n, t in load_index([tasks_folder()])[0].items()}))"

@@ -101,4 +101,9 @@ class Judge(ABC):
 
     def key_of(self, ask: Ask) -> str:
         """What a verdict is kept under: who judged, what was shown, in which order."""
-        return hashlib.sha256(f"{self.key} {ask.digest}".encode()).hexdigest()
+        return key_of(self.key, ask)
+
+
+def key_of(judge_key: str, ask: Ask) -> str:
+    """What a verdict on an ask is kept under."""
+    return hashlib.sha256(f"{judge_key} {ask.digest}".encode()).hexdigest()

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from prefbench.errors import JudgeError
 from prefbench.tasks import shipped_folder
 
+PROTOCOL = 1
+"""Of how foreign texts are fenced in prompts and labels read from replies: what changes a verdict
+without a change of any YAML raises it."""
 Kind = Literal["openai", "vllm", "reward", "panel"]
 Preference = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -151,7 +154,7 @@ class JudgeRecipe(_Strict):
 
         Nor can where a model lies that runs here: its bytes count, which the recipe does not know.
         """
-        facts = self.model_dump(mode="json", by_alias=True)
+        facts = {"protocol": PROTOCOL, **self.model_dump(mode="json", by_alias=True)}
         for name in ("judge", "description", "price", "examples"):
             del facts[name]
         if self.kind in ("vllm", "reward"):

@@ -75,8 +75,10 @@ class Verdicts:
                     f"WHERE key IN ({','.join('?' * len(part))})",
                     part,
                 )
-                for key, *rest, facts in rows:
-                    found[key] = Verdict(*rest, facts=json.loads(facts))
+                for key, preference, reason, reply, n_in, n_out, cost, facts in rows:
+                    found[key] = Verdict(
+                        preference, reason, reply, n_in, n_out, cost, json.loads(facts)
+                    )
         return found
 
     def add(self, key: str, ask: Ask, verdict: Verdict, *, judge: str, judge_key: str) -> None:

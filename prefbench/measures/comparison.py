@@ -90,7 +90,8 @@ def compare(
     `win` is the mean over an item's samples of the preference for the checkpoint's text, itself
     the mean of both orders: 1 where it wins in both, half where the orders disagree or the texts
     are equal. A sample counts only with both its verdicts, since one order alone carries the
-    judge's liking of a place. The others, 0 to 1: `tied` (a tie in both orders, or equal texts),
+    judge's liking of a place. The others, 0 to 1: `even` (worth exactly a half, however it came
+    about), `tied` (a tie in both orders, or equal texts),
     `split` (each order prefers another), `identical`; of judges who see an order also `compared`
     (samples that were judged), `consistent` (of these, both orders say the same) and `first` (the
     preference for the text shown first). `n_chars` is the mean length of the texts.
@@ -150,6 +151,7 @@ def _quantities(
     found: dict[str, list[float]] = {
         "win": [one.win for one in samples],
         "tied": [float(one.tied) for one in samples],
+        "even": [float(one.win == 0.5) for one in samples],
         "identical": [float(one.identical) for one in samples],
         "n_chars": [float(len(text)) for text in pair.answers],
         "n_chars_opponent": [float(len(text)) for text in pair.opponents],

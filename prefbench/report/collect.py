@@ -12,10 +12,10 @@ import numpy as np
 
 from prefbench.errors import InputError
 from prefbench.leaderboard import Board, Group, Measured, build_board
-from prefbench.records import Checkpoint
+from prefbench.records import ROUND_ROBIN, Checkpoint
+from prefbench.report.round_robin import ranked
 from prefbench.stats.estimates import Estimate, Method
 from prefbench.store import Store
-from prefbench.tasks import ROUND_ROBIN
 
 
 def collect(
@@ -44,18 +44,21 @@ def collect(
     rows: dict[str, Checkpoint] = {}
     cells: dict[tuple[str, str], Mapping[str, Any]] = {}
     latest: dict[str, Mapping[str, Any]] = {}
+    pairs: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
     for one in plans:
         paths = {facts["name"]: facts["path"] for facts in one["checkpoints"]}
         for facts in one["checkpoints"]:
             rows[facts["path"]] = _checkpoint(facts)
         for cell in [*one["cells"], *one.get("comparisons", ())]:
-            if cell.get("against") == ROUND_ROBIN:
-                continue
             if not tasks or cell["task"] in tasks or cell.get("sweep") in tasks:
                 group = _group_name(cell)
                 latest.pop(group, None)
                 latest[group] = cell
-                cells[paths[cell["checkpoint"]], group] = cell
+                if cell.get("against") == ROUND_ROBIN:
+                    both = paths[cell["checkpoint"]], paths[cell["opponent"]]
+                    pairs.setdefault(group, {})[both] = cell
+                else:
+                    cells[paths[cell["checkpoint"]], group] = cell
     if tasks and not latest:
         raise InputError(f"{results}: none of {', '.join(tasks)} was run here")
     names = _told_apart(rows)
@@ -63,6 +66,10 @@ def collect(
         store,
         {name: dataclasses.replace(rows[path], name=name) for path, name in names.items()},
         {(names[path], group): cell for (path, group), cell in cells.items()},
+        {
+            group: {(names[i], names[j]): cell for (i, j), cell in both.items()}
+            for group, both in pairs.items()
+        },
         latest,
         baseline=baseline,
         confidence=confidence,
@@ -91,6 +98,7 @@ def _board(
     store: Store,
     rows: Mapping[str, Checkpoint],
     cells: Mapping[tuple[str, str], Mapping[str, Any]],
+    pairs: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]],
     latest: Mapping[str, Mapping[str, Any]],
     **settings: Any,
 ) -> Board:
@@ -107,10 +115,32 @@ def _board(
         else:
             manifests[group].append(manifest)
             measured.append(_measured(store, cell["cell"], checkpoint, group, manifest))
+    robins = []
+    for group, both in pairs.items():
+        sealed = {}
+        for (first, second), cell in both.items():
+            manifest = store.manifest(cell["cell"])
+            reason = _stale_pair(cell, latest[group], rows[first], rows[second])
+            if not reason and manifest is None:
+                reason = cell["missing"] or store.failure(cell["cell"]) or "not measured yet"
+            if reason:
+                reasons.setdefault((first, group), reason)
+                reasons.setdefault((second, group), reason)
+            elif manifest is not None:
+                manifests[group].append(manifest)
+                sealed[first, second] = cell["cell"]
+        if sealed:
+            robins.append(ranked(store, group, sealed))
     groups = [_group(name, latest[name], found) for name, found in manifests.items()]
     notes = [note for group in groups for note in group.notes]
     return build_board(
-        list(rows.values()), groups, measured, reasons=reasons, notes=notes, **settings
+        list(rows.values()),
+        groups,
+        measured,
+        ranked=robins,
+        reasons=reasons,
+        notes=notes,
+        **settings,
     )
 
 
@@ -123,6 +153,17 @@ def _stale(cell: Mapping[str, Any], latest: Mapping[str, Any], row: Checkpoint) 
     if any(cell["identity"].get(k) != latest["identity"].get(k) for k in ("judge", "against")):
         return "judged by an older definition of the judge, or against other answers; run again"
     return None
+
+
+def _stale_pair(
+    cell: Mapping[str, Any], latest: Mapping[str, Any], first: Checkpoint, second: Checkpoint
+) -> str | None:
+    """Why two checkpoints' comparison must not stand in the table any more, if so."""
+    if cell["identity"]["opponent"] != second.fingerprint:
+        return "the checkpoint has changed since; run again"
+    against = cell["identity"]["against"]  # each pair has its own
+    identity = {**latest["identity"], "against": against}
+    return _stale(cell, {**latest, "identity": identity}, first)
 
 
 def _measured(
@@ -146,7 +187,8 @@ def _sure(table: Any, manifest: Mapping[str, Any]) -> Estimate | None:
     if not bounds:
         return None
     value = float(np.nanmean(table["win"].to_numpy()))
-    return Estimate(value, *bounds, n=0, method="confidence sequence")
+    low, high = bounds
+    return Estimate(value, low, high, n=0, method="confidence sequence")
 
 
 def _group_name(cell: Mapping[str, Any]) -> str:

@@ -1,0 +1,359 @@
+"""The judging of a run: verdicts are looked up, asked for and kept, and comparisons are sealed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from prefbench.comparisons import Judging, PlannedComparison, facts_of
+from prefbench.errors import JudgeError, PrefbenchError, StoreError
+from prefbench.judges.budget import Budget
+from prefbench.judges.judge import Ask, Judge, Turn, Unheard, Verdict
+from prefbench.judges.opening import Bench, PlannedJudge, open_judge
+from prefbench.judges.prompts import uses_reference
+from prefbench.judges.verdicts import Verdicts
+from prefbench.listener import Listener
+from prefbench.manifest import now
+from prefbench.measures.comparison import Heard, Pair, compare
+from prefbench.records import Record
+from prefbench.stats.sequential import confidence_sequence
+from prefbench.store import Cell, Store
+
+VERDICTS = "verdicts.sqlite"
+CONFIDENCE = 0.95
+"""At which a comparison that may stop is sure."""
+ROUND = 16
+"""Items that are asked before it is looked whether a comparison is sure."""
+INHERITED = (
+    "checkpoint",
+    "task",
+    "data",
+    "items",
+    "n_cut",
+    "n_unfinished",
+    "engine",
+    "warnings",
+    "sampling",
+    "settings",
+    "versions",
+    "host",
+    "command",
+)
+"""What a comparison's manifest repeats of that of the answers."""
+NOT_NEEDED = "not asked: the comparison was sure before"
+
+
+@dataclass
+class _Open:
+    """A comparison that this process has claimed, while it is judged."""
+
+    planned: PlannedComparison
+    cell: Cell
+    pairs: list[Pair]
+    asked: int = 0
+    """Pairs from the front of `order` whose verdicts are asked for."""
+    order: list[int] = field(default_factory=list)
+    sure: tuple[float, float] | None = None
+    """The bounds of the win rate at which it stopped."""
+
+
+class Court:
+    """Judges comparisons, for the length of a `with`."""
+
+    def __init__(self, store: Store, judging: Judging, listener: Listener) -> None:
+        """Opens the verdict store; asks nobody.
+
+        Raises:
+            StoreError: the verdicts cannot be read or written.
+        """
+        self.store = store
+        self.judging = judging
+        self.listener = listener
+        self.budget = Budget(max_cost=judging.max_cost, max_calls=judging.max_calls)
+        self.failed: dict[str, str] = {}
+        self._verdicts = Verdicts(store.folder / VERDICTS)
+        self._bench = Bench(
+            budget=self.budget,
+            ask=self._ask,
+            batches=store.folder / "batches" if judging.mode == "batch" else None,
+            logs=store.folder / "logs",
+            on_notice=listener.on_notice,
+        )
+
+    def __enter__(self) -> Court:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._verdicts.__exit__()
+
+    def carry_out(self, comparisons: Sequence[PlannedComparison]) -> dict[str, str]:
+        """Judges comparisons and returns the reasons of those that failed.
+
+        What another process has claimed is left to it until the end, then waited for.
+        """
+        claimed: list[PlannedComparison] = []
+        for judge in _by_judge(comparisons):
+            claimed += self._judge_all(judge, wait=False)
+        for judge in _by_judge(claimed):
+            for comparison in judge:
+                self._judge_all([comparison], wait=True)
+        return self.failed
+
+    def _judge_all(
+        self, comparisons: Sequence[PlannedComparison], *, wait: bool
+    ) -> list[PlannedComparison]:
+        """All that one judge has to judge; returns what another process has claimed."""
+        others, members = [], []
+        with contextlib.ExitStack() as claims:
+            for planned in comparisons:
+                cell = claims.enter_context(self.store.claim(planned.cell, wait=wait))
+                if cell is None:
+                    others.append(planned)
+                elif not is_judged(self.store, planned):
+                    with self._failing(cell):
+                        members.append(_Open(planned, cell, pairs_of(planned, self.store)))
+            if members:
+                self._judge_members(members[0].planned.judge, members)
+        return others
+
+    def _judge_members(self, planned: PlannedJudge, members: Sequence[_Open]) -> None:
+        with self._failing(*(one.cell for one in members)), contextlib.ExitStack() as stack:
+            judge = stack.enter_context(open_judge(planned, self._bench))
+            stack.enter_context(self._alone_with(judge))
+            heard: dict[str, Heard] = {}
+            while asks := [ask for one in members for ask in self._next(one, judge, heard)]:
+                self._hear(judge, asks, heard)
+            for one in members:
+                with self._failing(one.cell):
+                    self._seal(one, judge, heard)
+
+    @contextlib.contextmanager
+    def _failing(self, *cells: Cell) -> Iterator[None]:
+        """Whatever goes wrong inside is written down as these cells' failure; the others go on."""
+        try:
+            yield
+        except StoreError:
+            raise  # a directory that cannot be written fails every cell alike
+        except Exception as error:  # noqa: BLE001  # a comparison never takes others down
+            known = isinstance(error, PrefbenchError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            for cell in cells:
+                self.failed[cell.name] = reason
+                cell.fail(reason, traceback.format_exc())
+
+    @contextlib.contextmanager
+    def _alone_with(self, judge: Judge) -> Iterator[None]:
+        """Of the processes that use these results one asks a judge at a time: none pays twice."""
+        lock = FileLock(self.store.folder / f".judge-{judge.key[:16]}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            name = judge.recipe.judge
+            self.listener.on_notice(f"{name}: another process is asking it; waiting for that")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _next(self, one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> list[Ask]:
+        """What to ask next about a comparison: everything at once, unless it may stop early."""
+        if not self.judging.stop_when_sure:
+            one.order = list(range(len(one.pairs)))
+        elif not one.order:
+            # By the prompts themselves, so that an early end shows no particular part of the data.
+            rng = np.random.default_rng(int(one.planned.task.definition[:12], 16))
+            one.order = rng.permutation(len(one.pairs)).tolist()
+        else:
+            one.sure = one.sure or _sure(one, judge, heard)
+        if one.sure:
+            return []
+        size = ROUND if self.judging.stop_when_sure else len(one.pairs)
+        asks: list[Ask] = []
+        while not asks and one.asked < len(one.order):  # some need no asking
+            chosen = one.order[one.asked : one.asked + size]
+            one.asked += len(chosen)
+            asks = [a for i in chosen for a in one.pairs[i].asks(symmetric=judge.symmetric)]
+        return asks
+
+    def _hear(self, judge: Judge, asks: Sequence[Ask], heard: dict[str, Heard]) -> None:
+        """Every ask's verdict, from the store or from the judge, into `heard`."""
+        unique = {judge.key_of(ask): ask for ask in asks}
+        keys = list(unique)
+        name = judge.recipe.judge
+        self.listener.on_judge(name, 0, len(keys))
+        for done, (index, one) in enumerate(self._ask(judge, list(unique.values())), 1):
+            heard[keys[index]] = one
+            self.listener.on_judge(name, done, len(keys))
+
+    def _ask(self, judge: Judge, asks: Sequence[Ask]) -> Iterator[tuple[int, Heard]]:
+        """Verdicts that are kept first, then those that the judge gives; each is kept at once."""
+        keys = [judge.key_of(ask) for ask in asks]
+        kept = {} if judge.recipe.kind == "panel" else self._verdicts.find(keys)
+        for index, key in enumerate(keys):
+            if key in kept:
+                yield index, kept[key]
+        lacking = [index for index, key in enumerate(keys) if key not in kept]
+        if not lacking:
+            return
+        for place, one in judge.decide([asks[index] for index in lacking]):
+            index = lacking[place]
+            if isinstance(one, Verdict) and judge.recipe.kind != "panel":
+                self._verdicts.add(
+                    keys[index], asks[index], one, judge=judge.recipe.judge, judge_key=judge.key
+                )
+            yield index, one
+
+    def _seal(self, one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> None:
+        """Turns verdicts into numbers; fails where not a single one could be had."""
+        done = set(one.order[: one.asked])
+        pairs = [
+            pair if i in done or pair.reason else dataclasses.replace(pair, reason=NOT_NEEDED)
+            for i, pair in enumerate(one.pairs)
+        ]
+        records = list(_records(pairs, judge, heard))
+        reasons = Counter(record.reason for record in records if record.reason)
+        asks = {judge.key_of(a): a for p in pairs for a in p.asks(symmetric=judge.symmetric)}
+        found = [heard[key] for key in asks]
+        verdicts = [one for one in found if isinstance(one, Verdict)]
+        unheard = Counter(one.reason for one in found if isinstance(one, Unheard))
+        if pairs and sum(reasons.values()) == len(pairs):
+            why = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
+            raise JudgeError(f"no item could be compared: {why}")
+        manifest = {
+            **_inherited(self.store, one.planned),
+            "cell": one.planned.cell,
+            "identity": dict(one.planned.identity),
+            "higher_is_better": {},
+            "n_items": len(pairs),
+            "n_missing": sum(reasons.values()),
+            "missing": dict(reasons),
+            "judging": {
+                "judge": facts_of(one.planned.judge),
+                "symmetric": judge.symmetric,
+                "opponent": one.planned.opponent,
+                "answers": one.planned.answers.cell,
+                "opponent_answers": (
+                    one.planned.opponent_answers.cell if one.planned.opponent_answers else None
+                ),
+                "n_verdicts": len(verdicts),
+                "n_unreadable": sum(verdict.preference is None for verdict in verdicts),
+                "n_unheard": sum(unheard.values()),
+                "unheard": dict(unheard),
+                "cost": math.fsum(verdict.cost for verdict in verdicts),
+                "n_in": sum(verdict.n_in for verdict in verdicts),
+                "n_out": sum(verdict.n_out for verdict in verdicts),
+                "sure": one.sure,
+                "confidence": CONFIDENCE if one.sure else None,
+                "spent_by_this_run": self.budget.facts,
+            },
+            "finished": now(),
+        }
+        one.cell.seal([], records, {pair.item: pair.cluster for pair in pairs}, manifest)
+        if unheard:
+            why = "; ".join(f"{n} × {reason}" for reason, n in unheard.most_common(3))
+            self.failed[one.planned.cell] = (
+                f"{sum(unheard.values())} of {len(asks)} verdicts are missing ({why}); "
+                "the same command asks for them again"
+            )
+
+
+def _records(pairs: Sequence[Pair], judge: Judge, heard: Mapping[str, Heard]) -> Iterator[Record]:
+    return compare(pairs, lambda ask: heard[judge.key_of(ask)], symmetric=judge.symmetric)
+
+
+def _sure(one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> tuple[float, float] | None:
+    """The bounds of the win rate so far, once they leave out a half."""
+    pairs = [one.pairs[i] for i in one.order[: one.asked]]
+    wins = [r.value for r in _records(pairs, judge, heard) if r.quantity == "win"]
+    if not wins:
+        return None
+    low, high = confidence_sequence(np.asarray(wins, dtype=float), confidence=CONFIDENCE)
+    return (float(low[-1]), float(high[-1])) if low[-1] > 0.5 or high[-1] < 0.5 else None
+
+
+def _by_judge(comparisons: Iterable[PlannedComparison]) -> list[list[PlannedComparison]]:
+    groups: dict[str, list[PlannedComparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(comparison.judge.key, []).append(comparison)
+    return list(groups.values())
+
+
+def is_judged(store: Store, comparison: PlannedComparison) -> bool:
+    """Whether nothing is left to ask about a comparison."""
+    manifest = store.manifest(comparison.cell)
+    return manifest is not None and not manifest["judging"]["n_unheard"]
+
+
+def pairs_of(comparison: PlannedComparison, store: Store) -> list[Pair]:
+    """The answers that are to be compared, item by item.
+
+    Raises:
+        JudgeError: the checkpoint or its opponent has not answered.
+    """
+    if comparison.missing:
+        raise JudgeError(comparison.missing)
+    manifest = _answered(store, comparison.answers.cell, comparison.checkpoint.name)
+    items = store.items(manifest["items"]).select(["item", "cluster", "fields"]).to_pylist()
+    ours = {answer.item: answer for answer in store.answers(comparison.answers.cell)}
+    theirs = {}
+    if comparison.opponent_answers:
+        cell = comparison.opponent_answers.cell
+        _answered(store, cell, comparison.opponent)
+        theirs = {answer.item: answer for answer in store.answers(cell)}
+    shows_reference = uses_reference(comparison.judge.recipe) or any(
+        uses_reference(member.recipe) for member in comparison.judge.members
+    )
+    pairs = []
+    for row in items:
+        fields = json.loads(row["fields"])
+        answer, reference = ours[row["item"]], fields["reference"]
+        reason = fields["missing"] or answer.reason
+        opponents: tuple[str, ...] = ()
+        if comparison.opponent_answers:
+            other = theirs.get(row["item"])
+            why = other.reason if other else "it was not asked"
+            reason = reason or (f"{comparison.opponent}: {why}" if why else None)
+            opponents = other.texts if other else ()
+        elif reference is None:
+            reason = reason or "the data have no reference answer"
+        else:
+            opponents = (reference,)
+        pairs.append(
+            Pair(
+                item=row["item"],
+                cluster=row["cluster"],
+                conversation=tuple(Turn(t["role"], t["content"]) for t in fields["messages"]),
+                answers=tuple(text.strip() for text in answer.texts),
+                opponents=tuple(text.strip() for text in opponents),
+                # As the opponent it is not known to be good, nor may it be told apart.
+                reference=reference if shows_reference and comparison.opponent_answers else None,
+                reason=reason or None,
+            )
+        )
+    return pairs
+
+
+def _answered(store: Store, cell: str, name: str) -> dict[str, Any]:
+    manifest = store.manifest(cell)
+    if manifest is None:
+        why = store.failure(cell) or "it was not asked"
+        raise JudgeError(f"{name} has no answers: {why}")
+    return manifest
+
+
+def _inherited(store: Store, comparison: PlannedComparison) -> dict[str, Any]:
+    """What the answers' manifest says and the comparison's repeats."""
+    manifest = store.manifest(comparison.answers.cell)
+    assert manifest is not None
+    return {name: manifest[name] for name in INHERITED}

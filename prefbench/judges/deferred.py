@@ -1,4 +1,4 @@
-"""A judge that is asked by files: requests are written down, and replies read when they are there."""
+"""A judge that is asked by files: requests are written down, replies read when they are there."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class DeferredJudge(Judge):
         write_batch(self.recipe, allowed, file)
         replies = file.name.removesuffix(".jsonl") + REPLIES
         self._on_notice(
-            f"{self.recipe.judge}: {len(allowed)} requests are in {file}; have them processed as an "
-            f"OpenAI batch, put the file of replies beside it as {replies}, and run the same "
+            f"{self.recipe.judge}: {len(allowed)} requests are in {file}; have them processed as "
+            f"an OpenAI batch, put the file of replies beside it as {replies}, and run the same "
             "command again"
         )
         for key in allowed:

@@ -73,7 +73,7 @@ class Tuning:
 class Reward:
     """How the reward model is trained, from the base's weights, on pairs of dialogues."""
 
-    n_steps: int = 40
+    n_steps: int = 24
     n_pairs: int = 16
     learning_rate: float = 3e-4
 

@@ -223,7 +223,9 @@ def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -
             "output, tuned from the demo's base on pairs of dialogues with Bradley and Terry's "
             f"loss: {settings.reward.n_steps} steps of {settings.reward.n_pairs} pairs, AdamW, "
             f"learning rate {settings.reward.learning_rate}, falling to 0. It reads dialogues as "
-            "`\\n\\nHuman: …\\n\\nAssistant: …`; the judge `demo_reward` asks it."
+            "`\\n\\nHuman: …\\n\\nAssistant: …`; the judge `demo_reward` asks it. It "
+            "tells good replies from bad ones by their words alone: whether a reply answers the "
+            "question it does not see, and of two good ones it mostly takes the longer."
         )
     elif recipe:
         parameters = ", ".join(f"{name} = {value}" for name, value in recipe.parameters.items())

@@ -113,6 +113,7 @@ def test_the_demos_judge_scores_as_transformers_does(small_zoo: Path, held_out: 
     with RewardJudge(recipe, checkpoint) as one:
         assert one.symmetric
         found = verdicts(one, held_out)
+    assert sum(verdict.preference == 1 for verdict in found) > 0.75 * len(found)
     for asked, verdict in zip(held_out, found, strict=True):
         first = score(asked.conversation, asked.first)
         second = score(asked.conversation, asked.second)

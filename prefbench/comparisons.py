@@ -105,6 +105,16 @@ def plan_judges(
     return {name: _planned(find_judge(name, known), known, judging, mirrors) for name in names}
 
 
+def plan_judge(name: str, judging: Judging, mirrors: Sequence[Path]) -> PlannedJudge:
+    """The judge of a name, as the user wants it asked; it is looked for, not opened.
+
+    Raises:
+        JudgeError: a name that no judge has, or a YAML file that cannot be read.
+    """
+    known = load_judges(judging.folders)
+    return _planned(find_judge(name, known), known, judging, mirrors)
+
+
 def _planned(
     found: JudgeFile, known: Mapping[str, JudgeFile], judging: Judging, mirrors: Sequence[Path]
 ) -> PlannedJudge:

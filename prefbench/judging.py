@@ -8,8 +8,9 @@ import json
 import math
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from prefbench.comparisons import Judging, PlannedComparison, facts_of
 from prefbench.errors import JudgeError, PrefbenchError, StoreError
 from prefbench.judges.budget import Budget
-from prefbench.judges.judge import Ask, Judge, Turn, Unheard, Verdict
+from prefbench.judges.judge import Ask, Judge, Turn, Unheard, Verdict, key_of
 from prefbench.judges.opening import Bench, PlannedJudge, open_judge
 from prefbench.judges.prompts import uses_reference
 from prefbench.judges.verdicts import Verdicts
@@ -109,6 +110,30 @@ class Court:
                 self._judge_all([comparison], wait=True)
         return self.failed
 
+    @contextlib.contextmanager
+    def sitting(
+        self, planned: PlannedJudge, *, nth: int = 1
+    ) -> Iterator[Callable[[Sequence[Ask]], dict[Ask, Heard]]]:
+        """A judge that is asked outside of comparisons, its verdicts looked up and kept as ever.
+
+        Args:
+            planned: whom to ask.
+            nth: 1 gives the verdicts that comparisons have; 2 and so on ask the same anew, each
+                under keys of its own.
+
+        Raises:
+            JudgeError: the judge cannot be had, or failed as a whole.
+        """
+        bench = dataclasses.replace(self._bench, ask=partial(self._ask, nth=nth))
+        with open_judge(planned, bench) as judge, self._alone_with(judge):
+
+            def hear(asks: Sequence[Ask]) -> dict[Ask, Heard]:
+                heard: dict[str, Heard] = {}
+                self._hear(judge, asks, heard, nth=nth)
+                return {ask: heard[judge.key_of(ask)] for ask in asks}
+
+            yield hear
+
     def _judge_all(
         self, comparisons: Sequence[PlannedComparison], *, wait: bool
     ) -> list[PlannedComparison]:
@@ -186,19 +211,24 @@ class Court:
             asks = [a for i in chosen for a in one.pairs[i].asks(symmetric=judge.symmetric)]
         return asks
 
-    def _hear(self, judge: Judge, asks: Sequence[Ask], heard: dict[str, Heard]) -> None:
+    def _hear(
+        self, judge: Judge, asks: Sequence[Ask], heard: dict[str, Heard], *, nth: int = 1
+    ) -> None:
         """Every ask's verdict, from the store or from the judge, into `heard`."""
         unique = {judge.key_of(ask): ask for ask in asks}
         keys = list(unique)
         name = judge.recipe.judge
         self.listener.on_judge(name, 0, len(keys))
-        for done, (index, one) in enumerate(self._ask(judge, list(unique.values())), 1):
+        for done, (index, one) in enumerate(self._ask(judge, list(unique.values()), nth=nth), 1):
             heard[keys[index]] = one
             self.listener.on_judge(name, done, len(keys))
 
-    def _ask(self, judge: Judge, asks: Sequence[Ask]) -> Iterator[tuple[int, Heard]]:
+    def _ask(
+        self, judge: Judge, asks: Sequence[Ask], *, nth: int = 1
+    ) -> Iterator[tuple[int, Heard]]:
         """Verdicts that are kept first, then those that the judge gives; each is kept at once."""
-        keys = [judge.key_of(ask) for ask in asks]
+        judge_key = key_again(judge.key, nth)
+        keys = [key_of(judge_key, ask) for ask in asks]
         kept = {} if judge.recipe.kind == "panel" else self._verdicts.find(keys)
         for index, key in enumerate(keys):
             if key in kept:
@@ -210,7 +240,7 @@ class Court:
             index = lacking[place]
             if isinstance(one, Verdict) and judge.recipe.kind != "panel":
                 self._verdicts.add(
-                    keys[index], asks[index], one, judge=judge.recipe.judge, judge_key=judge.key
+                    keys[index], asks[index], one, judge=judge.recipe.judge, judge_key=judge_key
                 )
             yield index, one
 
@@ -268,6 +298,11 @@ class Court:
             )
 
 
+def key_again(judge_key: str, nth: int) -> str:
+    """The key of a judge that is asked for the nth time; the first is that of comparisons."""
+    return judge_key if nth == 1 else f"{judge_key} {nth}"
+
+
 def _records(pairs: Sequence[Pair], judge: Judge, heard: Mapping[str, Heard]) -> Iterator[Record]:
     return compare(pairs, lambda ask: heard[judge.key_of(ask)], symmetric=judge.symmetric)
 
@@ -303,16 +338,45 @@ def pairs_of(comparison: PlannedComparison, store: Store) -> list[Pair]:
     """
     if comparison.missing:
         raise JudgeError(comparison.missing)
-    manifest = _answered(store, comparison.answers.cell, comparison.checkpoint.name)
+    theirs = comparison.opponent_answers
+    return pairs_between(
+        store,
+        comparison.answers.cell,
+        theirs.cell if theirs else None,
+        names=(comparison.checkpoint.name, comparison.opponent),
+        judge=comparison.judge,
+    )
+
+
+def pairs_between(
+    store: Store,
+    answers: str,
+    opponent_answers: str | None,
+    *,
+    names: tuple[str, str],
+    judge: PlannedJudge,
+) -> list[Pair]:
+    """The answers of two cells, item by item, as a judge is to see them.
+
+    Args:
+        store: where the cells are.
+        answers: the checkpoint's cell.
+        opponent_answers: the opponent's; None for the reference that the data know.
+        names: the checkpoint's and the opponent's, for reasons.
+        judge: who may want to be shown the reference.
+
+    Raises:
+        JudgeError: one of the two has not answered.
+    """
+    manifest = _answered(store, answers, names[0])
     items = store.items(manifest["items"]).select(["item", "cluster", "fields"]).to_pylist()
-    ours = {answer.item: answer for answer in store.answers(comparison.answers.cell)}
+    ours = {answer.item: answer for answer in store.answers(answers)}
     theirs = {}
-    if comparison.opponent_answers:
-        cell = comparison.opponent_answers.cell
-        _answered(store, cell, comparison.opponent)
-        theirs = {answer.item: answer for answer in store.answers(cell)}
-    shows_reference = uses_reference(comparison.judge.recipe) or any(
-        uses_reference(member.recipe) for member in comparison.judge.members
+    if opponent_answers:
+        _answered(store, opponent_answers, names[1])
+        theirs = {answer.item: answer for answer in store.answers(opponent_answers)}
+    shows_reference = uses_reference(judge.recipe) or any(
+        uses_reference(member.recipe) for member in judge.members
     )
     pairs = []
     for row in items:
@@ -320,10 +384,10 @@ def pairs_of(comparison: PlannedComparison, store: Store) -> list[Pair]:
         answer, reference = ours[row["item"]], fields["reference"]
         reason = fields["missing"] or answer.reason
         opponents: tuple[str, ...] = ()
-        if comparison.opponent_answers:
+        if opponent_answers:
             other = theirs.get(row["item"])
             why = other.reason if other else "it was not asked"
-            reason = reason or (f"{comparison.opponent}: {why}" if why else None)
+            reason = reason or (f"{names[1]}: {why}" if why else None)
             opponents = other.texts if other else ()
         elif reference is None:
             reason = reason or "the data have no reference answer"
@@ -337,7 +401,7 @@ def pairs_of(comparison: PlannedComparison, store: Store) -> list[Pair]:
                 answers=tuple(text.strip() for text in answer.texts),
                 opponents=tuple(text.strip() for text in opponents),
                 # As the opponent it is not known to be good, nor may it be told apart.
-                reference=reference if shows_reference and comparison.opponent_answers else None,
+                reference=reference if shows_reference and opponent_answers else None,
                 reason=reason or None,
             )
         )

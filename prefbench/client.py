@@ -182,7 +182,7 @@ class Client:
         finally:
             for future in open_:
                 future.cancel()
-            if open_:
+            if open_ and not self._loop.is_closed():
                 self._wait_for(asyncio.sleep(0))  # behind all that was cancelled
 
     def close(self) -> None:

@@ -64,6 +64,9 @@ class ChatJudge(Judge):
                 and the recipe does not say what a call costs.
         """
         assert recipe.endpoint is not None
+        assert recipe.verdict is not None
+        if recipe.verdict.by == "score":
+            raise JudgeError(f"judge {recipe.judge}: verdict.by: only reward models give a score")
         said = recipe.endpoint
         self.endpoint = endpoint or Endpoint(
             said.base_url, said.api_key_env, concurrency=said.concurrency, timeout=said.timeout

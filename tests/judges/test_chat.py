@@ -491,6 +491,11 @@ def test_the_key_of_a_judge_hangs_on_where_it_is_asked_and_not_on_how_patiently(
         assert moved.key != asked.key
 
 
+def test_a_server_gives_no_scores() -> None:
+    with pytest.raises(JudgeError, match="only reward models give a score"):
+        ChatJudge(recipe(verdict={"by": "score", "labels": {"A": 1}}), budget=Budget())
+
+
 @pytest.mark.parametrize(
     ("endpoint", "message"),
     [

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ class Judging:
             raise InputError("a batch is asked as a whole: it cannot stop when it is sure")
         for name in ("max_cost", "max_calls", "concurrency"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be above 0, not {value}")
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a number above 0, not {value}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class PlannedComparison:
     opponent_answers: PlannedCell | None
     identity: Mapping[str, Any]
     missing: str | None = None
+    may_stop: bool = False
+    """Judged until it is sure, not to its end; no part of what it is."""
 
     @property
     def task(self) -> Task:
@@ -184,7 +187,7 @@ def plan_comparisons(
         for name in judging.judges or recipe.judge:
             for against in judging.opponents or recipe.opponent:
                 planned += _against(against, members, checkpoints, judges[name])
-    return planned
+    return [dataclasses.replace(one, may_stop=judging.stop_when_sure) for one in planned]
 
 
 def _against(

@@ -26,6 +26,7 @@ from prefbench.judges.verdicts import Verdicts
 from prefbench.listener import Listener
 from prefbench.manifest import now
 from prefbench.measures.comparison import Heard, Pair, compare
+from prefbench.measures.panel import agreement
 from prefbench.records import Record
 from prefbench.stats.sequential import confidence_sequence
 from prefbench.store import Cell, Store
@@ -260,6 +261,14 @@ class Court:
         if pairs and sum(reasons.values()) == len(pairs):
             why = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
             raise JudgeError(f"no item could be compared: {why}")
+        agree = None
+        if members := one.planned.judge.recipe.members:
+            agree = agreement(
+                [pair for i, pair in enumerate(pairs) if i in done],
+                lambda ask: heard[judge.key_of(ask)],
+                members,
+                symmetric=judge.symmetric,
+            )
         manifest = {
             **_inherited(self.store, one.planned),
             "cell": one.planned.cell,
@@ -283,6 +292,7 @@ class Court:
                 "cost": math.fsum(verdict.cost for verdict in verdicts),
                 "n_in": sum(verdict.n_in for verdict in verdicts),
                 "n_out": sum(verdict.n_out for verdict in verdicts),
+                "agreement": agree._asdict() if agree else None,
                 "sure": one.sure,
                 "confidence": CONFIDENCE if one.sure else None,
                 "spent_by_this_run": self.budget.facts,
@@ -327,7 +337,9 @@ def _by_judge(comparisons: Iterable[PlannedComparison]) -> list[list[PlannedComp
 def is_judged(store: Store, comparison: PlannedComparison) -> bool:
     """Whether nothing is left to ask about a comparison."""
     manifest = store.manifest(comparison.cell)
-    return manifest is not None and not manifest["judging"]["n_unheard"]
+    if manifest is None or manifest["judging"]["n_unheard"]:
+        return False
+    return comparison.may_stop or not manifest["judging"]["sure"]
 
 
 def pairs_of(comparison: PlannedComparison, store: Store) -> list[Pair]:

@@ -1,0 +1,445 @@
+"""From directories to a table with judges: what is asked, kept, paid and told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+import prefbench.engines
+import prefbench.judges.chat
+from prefbench.cells import Settings
+from prefbench.judging import VERDICTS
+from tests.judged import N, Place, asked_of, copy_answers, fenced, make_place, patient, rule
+from tests.misbehaving import Misbehaving, Reply, wired
+
+THREE = ("sft", "dpo", "slic")
+KEY = "sk-very-secret-9876543210"
+
+
+@pytest.fixture
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture
+def place(small_zoo: Path, tmp_path: Path, shared: Path) -> Place:
+    """Three checkpoints that a test may break, and what they have answered."""
+    return make_place(small_zoo, tmp_path, shared, THREE)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefbench.judges.chat, "Endpoint", patient())
+
+
+@contextlib.contextmanager
+def serving(**facts: Any) -> Iterator[tuple[Misbehaving, str]]:
+    server = Misbehaving(rule, **facts)
+    with wired(server.answer) as (url, _):
+        yield server, url
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Misbehaving, str]]:
+    with serving() as both:
+        yield both
+
+
+def differing(place: Place, *names: str, opponent: str = "sft") -> set[tuple[str, str, str]]:
+    """What a judge has to be asked about some checkpoints, in both orders."""
+    found = set()
+    for name in names:
+        for n, (one, other) in enumerate(
+            zip(place.texts(name), place.texts(opponent), strict=True)
+        ):
+            if one != other:
+                found |= {(str(n), one, other), (str(n), other, one)}
+    return found
+
+
+# --- whole runs
+
+
+def test_eight_checkpoints_against_sft(small_zoo: Path, tmp_path: Path, shared: Path) -> None:
+    place = make_place(small_zoo, tmp_path, shared)
+    with serving() as (server, url):
+        judges = "demo_reward", place.judge(url=url)
+        outcome = place.run(*judges)
+        assert not outcome.failed
+        assert len(outcome.measured) == 2 * 8
+        asked = asked_of(server)
+        assert set(asked.values()) == {1}
+        names = [name for name, judge in place.judged() if judge == "local"]
+        assert len(asked) == len(differing(place, *names)) > 8 * N
+        table = place.table()
+        again = place.run(*judges)
+        assert again.measured == ()
+        assert again.plan == outcome.plan
+        assert len(again.done) == 3 * 8
+        assert place.table() == table
+        assert asked_of(server) == asked
+    for judge in judges:
+        sft = place.judged()["sft", judge]["judging"]
+        assert (sft["n_verdicts"], sft["cost"]) == (0, 0)
+        assert place.judged()["dpo", judge]["judging"]["n_verdicts"] > 0
+    for metric in ("win_rate.v1", "lc_win_rate.v1"):
+        row = place.rows(metric)["sft"]
+        assert [row[name] for name in ("value", "low", "high")] == [0.5, 0.5, 0.5]
+
+
+def test_a_copy_or_another_name_of_a_checkpoint_costs_nothing(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    server, url = served
+    judge = place.judge(url=url)
+    assert not place.run(judge).failed
+    before, asked = place.rows(), asked_of(server)
+    shutil.copytree(place.runs / "dpo", place.runs / "twin")
+    assert not place.run(judge).failed
+    assert asked_of(server) == asked
+    assert place.rows()["twin"]["value"] == place.rows()["dpo"]["value"] == before["dpo"]["value"]
+    (place.runs / "slic").rename(place.runs / "renamed")
+    assert place.run(judge).measured == ()
+    assert asked_of(server) == asked
+    assert place.rows()["renamed"]["value"] == before["slic"]["value"]
+    # The opponent itself, which others' comparisons are with.
+    (place.runs / "sft").rename(place.runs / "begun_with")
+    assert place.run(judge, opponents=("begun_with",)).measured == ()
+    assert asked_of(server) == asked
+
+
+def test_an_overwritten_opponent_makes_numbers_stale_and_is_judged_anew(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    server, url = served
+    judge = place.judge(url=url)
+    place.run(judge)
+    before = place.rows()
+    old = differing(place, "dpo", "slic")
+    assert len(server.bodies) == len(old)
+    file = place.runs / "sft" / "model.safetensors"
+    save_file({name: 1.5 * value for name, value in load_file(file).items()}, file)
+    (place.runs / "slic").rename(place.runs.parent / "slic")
+    assert len(place.run(judge).measured) == 3  # sft's answers and both comparisons
+    new = differing(place, "dpo")
+    assert len(server.bodies) == len(old) + len(new - old)
+    after = place.rows()
+    assert after["dpo"]["value"] is not None
+    assert before["slic"]["value"] is not None
+    assert after["slic"]["value"] is None
+    assert "against other answers; run again" in after["slic"]["missing"]
+    (place.runs.parent / "slic").rename(place.runs / "slic")
+    assert len(place.run(judge).measured) == 1
+    assert place.rows()["slic"]["value"] is not None
+
+
+def test_a_second_judge_opens_no_engine(
+    place: Place, served: tuple[Misbehaving, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = served
+    place.run("demo_reward")
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("a checkpoint was loaded to be judged")
+
+    monkeypatch.setattr(prefbench.engines.Engines, "open", refuse)
+    outcome = place.run(place.judge(url=url))
+    assert not outcome.failed
+    assert len(outcome.measured) == len(THREE)
+    text = place.table()
+    assert "vs sft, demo_reward" in text
+    assert "vs sft, local" in text
+
+
+def test_other_words_of_a_judge_ask_anew_and_its_price_does_not(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    server, url = served
+    judge = place.judge(url=url)
+    place.run(judge)
+    asked = asked_of(server)
+    place.judge(
+        url=url,
+        price={"input": 99.0, "output": 99.0},
+        description="the same",
+        examples=[{"reply": "Verdict: A", "preference": 1}],
+        endpoint={"concurrency": 3, "timeout": 9.0},
+    )
+    assert place.run(judge).measured == ()
+    place.judge("namesake", url)
+    assert not place.run("namesake").failed
+    assert asked_of(server) == asked
+    place.judge(url=url, system="You judge.")
+    assert len(place.run(judge).measured) == len(THREE)
+    assert asked_of(server) == asked + asked
+
+
+# --- servers that fail
+
+
+FAILING = {"busy": 0.05, "broken": 0.1, "slow": 0.02, "dropped": 0.1, "cut": 0.05, "doubled": 0.05}
+UNREAD = {"refusal": 0.03, "wrong": 0.03, "choices": 0.03, "filtered": 0.03, "too_long": 0.03}
+
+
+def test_what_a_failing_server_lacks_is_filled_by_the_same_command(
+    place: Place, served: tuple[Misbehaving, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = served
+    judge = place.judge(url=url, endpoint={"timeout": 0.5})
+    whole = place.at("whole")
+    assert not whole.run(judge).failed
+    everything = asked_of(server)
+    monkeypatch.setattr(prefbench.judges.chat, "Endpoint", patient(n_tries=1, n_given_up=1000))
+    server.rates = {**FAILING, "no_choices": 0.05}
+    outcome = place.run(judge)
+    unheard = sum(one["judging"]["n_unheard"] for one in place.judged().values())
+    assert 5 < unheard < sum(everything.values())
+    for title, reason in outcome.failed.items():
+        assert title.endswith("× drawn against sft by local")
+        assert "verdicts are missing" in reason
+        assert "the same command asks for them again" in reason
+    told = place.table()
+    assert "did not arrive; the same command asks for them again" in told
+    assert "items have no value" in told
+    for manifest in place.judged().values():
+        assert manifest["n_missing"] == sum(manifest["missing"].values())
+        assert sum(manifest["judging"]["unheard"].values()) == manifest["judging"]["n_unheard"]
+    server.rates = {}
+    server.bodies.clear()
+    again = place.run(judge)
+    assert not again.failed
+    assert set(again.measured) == {
+        one["cell"] for one in place.judged().values() if one["checkpoint"]["name"] != "sft"
+    } - set(again.done)
+    lacking = asked_of(server)
+    assert set(lacking.values()) == {1}
+    assert len(lacking) <= unheard  # equal texts of two checkpoints are one ask
+    assert set(lacking) <= set(everything)
+    assert place.table() == whole.table()
+
+
+def test_what_cannot_be_read_is_kept_as_such(place: Place, served: tuple[Misbehaving, str]) -> None:
+    server, url = served
+    server.rates = {**UNREAD, "empty": 0.1, "busy_for": 0.05, "bad_usage": 0.05, "no_usage": 0.05}
+    judge = place.judge(url=url)
+    assert not place.run(judge).failed  # all replied
+    unread = {
+        name: one["judging"]["n_unreadable"]
+        for (name, _), one in place.judged().items()
+        if name != "sft"
+    }
+    assert sum(unread.values()) > 0
+    told = place.table()
+    assert "could not be read, which counts as no verdict" in told
+    assert "unreadable verdict: " in told
+    n_asked = len(server.bodies)
+    server.rates = {}
+    assert place.run(judge).measured == ()
+    assert len(server.bodies) == n_asked
+
+
+# --- processes
+
+
+def test_a_killed_judging_goes_on_where_it_was(place: Place) -> None:
+    with serving(latency=0.1) as (server, url):
+        judge = place.judge(url=url, endpoint={"concurrency": 4})
+        whole, killed = place.at("whole"), place.at("killed")
+        assert not whole.run(judge).failed
+        everything = asked_of(server)
+        server.bodies.clear()
+        with killed.process(judges=[judge]) as process:
+            while len(server.bodies) < len(everything) / 2:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+            process.kill()
+        n_asked = len(server.bodies)
+        assert n_asked < len(everything)
+        server.latency = 0.0
+        assert not killed.run(judge).failed
+        asked = asked_of(server)
+        assert set(asked) == set(everything)
+        # Under way, or answered and not written down yet.
+        assert len(server.bodies) - len(everything) <= 2 * 4
+        assert set(asked.values()) <= {1, 2}
+        assert killed.table() == whole.table()
+
+
+def test_two_processes_ask_everything_once(place: Place) -> None:
+    with serving(latency=0.05) as (server, url):
+        judge = place.judge(url=url)
+        whole, shared = place.at("whole"), place.at("shared")
+        assert not whole.run(judge).failed
+        everything = asked_of(server)
+        server.bodies.clear()
+        with shared.process(judges=[judge]) as one, shared.process(judges=[judge]) as other:
+            for process in (one, other):
+                out, err = process.communicate(timeout=100)
+                assert process.returncode == 0, out + err
+        assert asked_of(server) == everything
+        assert shared.table() == whole.table()
+
+
+# --- limits
+
+
+@pytest.mark.parametrize("limit", [{"max_calls": 9}, {"max_cost": 0.004}])
+def test_a_limit_is_never_passed_and_the_next_run_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(prefbench.judges.chat, "Endpoint", patient(n_given_up=1000))
+    price = Fraction(2, 10**6), Fraction(8, 10**6)
+    with serving(price=price, rates={"dropped": 0.1, "busy": 0.1, "cut": 0.1}) as (server, url):
+        judge, whole = place.judge(url=url), place.at("whole")
+        n_runs = n_charged = 0
+        spent = Fraction(0)
+        outcome = None
+        while outcome is None or outcome.failed:
+            outcome = place.run(judge, **limit)
+            if "max_calls" in limit:
+                assert server.n_charged - n_charged <= limit["max_calls"]
+            else:
+                assert server.cost - spent <= Fraction(str(limit["max_cost"]))
+            assert server.n_charged > n_charged  # each run goes on
+            n_charged, spent = server.n_charged, server.cost
+            n_runs += 1
+            if outcome.failed:
+                assert all("limit of" in reason for reason in outcome.failed.values())
+                assert "limit of" in place.table()
+        assert n_runs > 2
+        server.rates = {}
+        assert not whole.run(judge).failed
+        assert place.table() == whole.table()
+
+
+def test_limits_are_shared_by_all_judges(place: Place, served: tuple[Misbehaving, str]) -> None:
+    server, url = served
+    judges = place.judge("one", url), place.judge("two", url, system="Judge.")
+    assert place.run(*judges, max_calls=30).failed
+    assert len(server.bodies) == 30
+
+
+# --- the key
+
+
+def test_the_key_is_in_nothing_that_is_written(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    rates = {"busy": 0.1, "broken": 0.2, "no_choices": 0.1}
+
+    def echo(asked: str) -> str:
+        return f"You sent {KEY}.\n{rule(asked)}"
+
+    server, told = Misbehaving(echo, rates), []
+    patience = patient(n_tries=2, n_given_up=1000)
+    monkeypatch.setattr(prefbench.judges.chat, "Endpoint", patience)
+
+    def refuse(path: str, body: Any, key: str | None) -> Reply:
+        return Reply({"error": {"message": f"wrong key {key}", "code": "invalid_api_key"}}, 401)
+
+    for answer in (server.answer, refuse):
+        with wired(answer) as (url, _):
+            endpoint = {"api_key_env": "JUDGE_KEY"}
+            place.judge(url=url, endpoint=endpoint)
+            outcome = place.run("local")
+            assert outcome.failed
+            told += [repr(outcome), place.table(), place.table("json")]
+            with place.process(judges=["local"]) as process:
+                told += process.communicate(timeout=100)
+    assert server.keys == {f"Bearer {KEY}"}
+    assert len(asked_of(server)) > 10
+    assert "wrong key" in "".join(told)
+    told += [caplog.text, *capfd.readouterr()]
+    for text in told:
+        assert KEY[3:] not in text
+    written = [file for file in place.results.rglob("*") if file.is_file()]
+    assert {"failure.json", VERDICTS} <= {file.name for file in written}
+    assert b"You sent ***" in (place.results / VERDICTS).read_bytes()
+    for file in written:
+        assert KEY[3:].encode() not in file.read_bytes(), file
+
+
+# --- stopping when sure
+
+
+@pytest.fixture
+def many(small_zoo: Path, tmp_path: Path, shared: Path) -> Place:
+    """Two checkpoints with 40 answers each."""
+    answered = shared / "answered_many"
+    place = make_place(small_zoo, tmp_path, shared, ("sft", "dpo"))
+    with FileLock(shared / "many.lock"):
+        if not answered.exists():
+            assert not place.run("demo_reward", settings=MANY).failed
+            copy_answers(place.results, answered)
+    shutil.rmtree(place.results)
+    copy_answers(answered, place.results)
+    return place
+
+
+MANY = Settings(engine="hf", limit=40)
+
+
+def test_a_surely_better_checkpoint_needs_fewer_calls(many: Place) -> None:
+    with serving() as (server, url):
+        judge = many.judge(url=url)
+        many.run(judge, settings=MANY)
+        everything = asked_of(server)
+        better = set(many.texts("dpo")) - set(many.texts("sft"))
+
+        def one_sided(asked: str) -> str:
+            return f"Verdict: {'A' if fenced(asked)[-2] in better else 'B'}"
+
+        server.rule = one_sided
+        judge = many.judge("one_sided", url, system="Judge.")
+        server.bodies.clear()
+        asked_in_all = many.run(judge, settings=MANY, stop_when_sure=True)
+        assert not asked_in_all.failed
+        n_sure = len(server.bodies)
+        assert 0 < n_sure < len(everything)
+        row = many.rows(judge=judge)["dpo"]
+        assert 0.9 < row["value"] <= 1  # some texts are equal
+        assert 0.5 < row["low"] < row["value"]
+        assert row["interval"] == "confidence sequence"
+        assert row["difference"] is None
+        told = many.table()
+        assert (
+            "ended when it was sure; the interval of the win rate is a confidence sequence" in told
+        )
+        assert "▲" not in told.partition("Values with")[0]
+        assert "not asked: the comparison was sure before" in told
+        assert many.rows("lc_win_rate.v1", judge)["dpo"]["low"] is None
+        # The same command asks no more; without the flag the rest is asked.
+        assert many.run(judge, settings=MANY, stop_when_sure=True).measured == ()
+        assert len(server.bodies) == n_sure
+        assert len(many.run(judge, settings=MANY).measured) == 1
+        assert asked_of(server) == everything
+        assert many.rows(judge=judge)["dpo"]["interval"] != "confidence sequence"
+        # What is known whole is not cut.
+        assert many.run(judge, settings=MANY, stop_when_sure=True).measured == ()
+
+
+def test_flips_of_a_coin_are_asked_to_the_end(many: Place) -> None:
+    with serving() as (server, url):
+        judge = many.judge(url=url)
+        many.run(judge, settings=MANY)
+        everything, value = asked_of(server), many.rows()["dpo"]["value"]
+        server.bodies.clear()
+        judge = many.judge("again", url, system="Judge.")
+        many.run(judge, settings=MANY, stop_when_sure=True)
+        assert asked_of(server) == everything
+        row = many.rows(judge=judge)["dpo"]
+        assert row["value"] == value
+        assert row["interval"] == "percentile"

@@ -274,6 +274,12 @@ def _judging_notes(manifests: Sequence[dict[str, Any]]) -> list[str]:
             if one[key]:
                 text = f"{one[key]} of {one['n_verdicts'] + one['n_unheard']} verdicts {what}"
                 told.setdefault(text, []).append(manifest["checkpoint"]["name"])
+        if agree := one["agreement"]:
+            text = (
+                "the panel's members agree with Krippendorff's α = "
+                f"{agree['value']:.2f} [{agree['low']:.2f}, {agree['high']:.2f}]"
+            )
+            told.setdefault(text, []).append(manifest["checkpoint"]["name"])
         if one["sure"]:
             text = (
                 "ended when it was sure; the interval of the win rate is a confidence sequence, "

@@ -58,7 +58,8 @@ def _text(board: Board, width: int, everything: bool) -> str:
             for line in zip(*_once(first, block, n_heads), strict=True)
         ]
         rule = "─" * min(width, sum(widths) + 2 * len(block))
-        blocks.append("\n".join([*lines[:n_heads], rule, *lines[n_heads:]]))
+        above = [line for line in lines[:n_heads] if line.strip()]
+        blocks.append("\n".join([*above, rule, *lines[n_heads:]]))
     return "\n\n".join([*blocks, "\n".join(notes.lines())]) + "\n"
 
 

@@ -36,6 +36,8 @@ CONFIDENCE = 0.95
 """At which a comparison that may stop is sure."""
 ROUND = 16
 """Items that are asked before it is looked whether a comparison is sure."""
+AT_ONCE = 256
+"""Comparisons that are judged together: each keeps a file open and its texts in memory."""
 INHERITED = (
     "checkpoint",
     "task",
@@ -126,7 +128,7 @@ class Court:
             JudgeError: the judge cannot be had, or failed as a whole.
         """
         bench = dataclasses.replace(self._bench, ask=partial(self._ask, nth=nth))
-        with open_judge(planned, bench) as judge, self._alone_with(judge):
+        with open_judge(planned, bench) as judge, self._alone_with(planned):
 
             def hear(asks: Sequence[Ask]) -> dict[Ask, Heard]:
                 heard: dict[str, Heard] = {}
@@ -155,7 +157,7 @@ class Court:
     def _judge_members(self, planned: PlannedJudge, members: Sequence[_Open]) -> None:
         with self._failing(*(one.cell for one in members)), contextlib.ExitStack() as stack:
             judge = stack.enter_context(open_judge(planned, self._bench))
-            stack.enter_context(self._alone_with(judge))
+            stack.enter_context(self._alone_with(planned))
             heard: dict[str, Heard] = {}
             while asks := [ask for one in members for ask in self._next(one, judge, heard)]:
                 self._hear(judge, asks, heard)
@@ -178,19 +180,23 @@ class Court:
                 cell.fail(reason, traceback.format_exc())
 
     @contextlib.contextmanager
-    def _alone_with(self, judge: Judge) -> Iterator[None]:
-        """Of the processes that use these results one asks a judge at a time: none pays twice."""
-        lock = FileLock(self.store.folder / f".judge-{judge.key[:16]}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            name = judge.recipe.judge
-            self.listener.on_notice(f"{name}: another process is asking it; waiting for that")
-            lock.acquire()
-        try:
+    def _alone_with(self, planned: PlannedJudge) -> Iterator[None]:
+        """Of the processes that use these results one asks a judge at a time: none pays twice.
+
+        Members of a panel are judges of their own. All take their locks in the same order.
+        """
+        asked = {one.key: one for one in planned.members or (planned,)}
+        with contextlib.ExitStack() as locks:
+            for key, one in sorted(asked.items()):
+                lock = FileLock(self.store.folder / f".judge-{key[:16]}.lock")
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    said = f"{one.name}: another process is asking it; waiting for that"
+                    self.listener.on_notice(said)
+                    lock.acquire()
+                locks.callback(lock.release)
             yield
-        finally:
-            lock.release()
 
     def _next(self, one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> list[Ask]:
         """What to ask next about a comparison: everything at once, unless it may stop early."""
@@ -328,10 +334,15 @@ def _sure(one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> tuple[float, 
 
 
 def _by_judge(comparisons: Iterable[PlannedComparison]) -> list[list[PlannedComparison]]:
+    """Those of one judge after those of another, so many at a time as are judged together."""
     groups: dict[str, list[PlannedComparison]] = {}
     for comparison in comparisons:
         groups.setdefault(comparison.judge.key, []).append(comparison)
-    return list(groups.values())
+    return [
+        group[start : start + AT_ONCE]
+        for group in groups.values()
+        for start in range(0, len(group), AT_ONCE)
+    ]
 
 
 def is_judged(store: Store, comparison: PlannedComparison) -> bool:

@@ -16,11 +16,13 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from filelock import FileLock
 
@@ -31,7 +33,7 @@ from prefbench.comparisons import Judging
 from prefbench.foresight import Foresight, foresee
 from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
-from prefbench.runner import Outcome, run
+from prefbench.runner import Outcome, plan_run, run
 from prefbench.store import Store
 from tests.misbehaving import Misbehaving
 
@@ -47,7 +49,8 @@ test_split: test
 process_docs: !function prefbench.documents.hh_prompts
 doc_to_text: "{{prompt}}"
 doc_to_target: "{{reference or ''}}"
-generation_kwargs: {until: ["\n\nHuman:"], do_sample: true, temperature: 1.0, max_gen_toks: 8, seed: 0}
+generation_kwargs:
+  {until: ["\n\nHuman:"], do_sample: true, temperature: 1.0, max_gen_toks: 8, seed: 0}
 metric_list:
   - {metric: bypass, aggregation: bypass, higher_is_better: true}
 metadata:
@@ -66,6 +69,9 @@ RECIPE = {
     "sampling": {"max_tokens": 30},
     "price": {"input": 2.0, "output": 8.0},
 }
+PLANNED = (
+    "root", "tasks", "settings", "judging", "mirrors", "task_folders", "final_only",
+)  # fmt: skip
 FENCED = re.compile(r"BEGIN (\w+)\n(.*?)\nEND \1(?:\n|$)", re.DOTALL)
 
 
@@ -154,8 +160,24 @@ class Place:
 
     def texts(self, checkpoint: str) -> list[str]:
         """A checkpoint's answers, as they are judged."""
-        cells = {o["checkpoint"]: o["answers"] for o in self.store.plans()[-1]["comparisons"]}
+        cells = {}
+        for one in self.store.plans()[-1]["comparisons"]:
+            cells[one["checkpoint"]] = one["answers"]
+            if manifest := self.store.manifest(one["cell"]):
+                cells[one["opponent"]] = manifest["judging"]["opponent_answers"]
         return [answer.texts[0].strip() for answer in self.store.answers(cells[checkpoint])]
+
+    def say(self, checkpoint: str, texts: Sequence[str]) -> None:
+        """Puts texts in place of a checkpoint's first answers."""
+        facts = self._arguments((), {})
+        planned = plan_run(**{name: facts[name] for name in PLANNED})
+        (cell,) = (one.cell for one in planned.cells if one.checkpoint.name == checkpoint)
+        file = self.results / "cells" / cell / "answers.parquet"
+        table = pq.read_table(file)
+        rows = table.to_pylist()
+        for row, text in zip(rows, texts, strict=False):
+            row["texts"] = [text]
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
 
 
 def make_place(zoo: Path, folder: Path, shared: Path, names: Iterable[str] = ()) -> Place:
@@ -226,7 +248,7 @@ def asked_of(server: Misbehaving) -> Counter[tuple[str, ...]]:
 def main() -> None:
     place = Place(**{name: Path(path) for name, path in json.loads(sys.argv[1]).items()})
     judging = json.loads(sys.argv[2])
-    prefbench.judges.chat.Endpoint = patient()  # type: ignore[misc]
+    vars(prefbench.judges.chat)["Endpoint"] = patient()
     outcome = place.run(*judging.pop("judges"), **judging)
     print(json.dumps(dict(outcome.failed)))
     sys.exit(1 if outcome.failed else 0)

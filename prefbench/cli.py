@@ -504,6 +504,11 @@ def _report(outcome: Outcome, results: Path) -> None:
 
     said = f"{len(outcome.measured)} cells measured, {len(outcome.done)} were done already"
     print(f"\n{said}; results: {results}", file=sys.stderr)
+    if outcome.spent.get("calls"):
+        lost = outcome.spent["reserved"]
+        more = f", and up to ${lost:.2f} for calls without an answer" if lost else ""
+        asked = f"{outcome.spent['calls']} calls, ${outcome.spent['spent']:.2f}{more}"
+        print(f"judges: {asked}", file=sys.stderr)
     for name, reason in {**outcome.broken, **outcome.failed}.items():
         print(plain(f"not measured: {name}: {reason}"), file=sys.stderr)
     if outcome.broken or outcome.failed:

@@ -40,6 +40,7 @@ LAYOUT: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         for kind in ("helpful", "harmless")
     },
     "Salesforce/wikitext": {"wikitext-2-raw-v1": {"test": "perplexity/wikitext2_raw_test.parquet"}},
+    "tatsu-lab/alpaca_eval": {"default": {"test": "alpaca_eval/eval.json"}},
     "Pascalson/CausalDialogue": {"default": {"test": "causal_dialogue/test_dag.json"}},
 }
 """Where a mirror keeps each set unless its own `mirror.yaml` says otherwise."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prefbench import data
 from prefbench.cells import (
@@ -57,6 +57,8 @@ class Outcome:
     """Cells by checkpoint and task, and why."""
     broken: Mapping[str, str] = field(default_factory=dict)
     """Checkpoints that were not measured, by name, and why."""
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    """What judges were asked and cost in this run, where any was asked."""
 
 
 def run(
@@ -128,9 +130,11 @@ def run(
         ):
             failed = work.carry_out(todo)
     left = [one for name, one in to_judge.items() if name not in judged]
+    spent: Mapping[str, Any] = {}
     if left:
         with Court(store, judging, listener) as court:
             failed = {**failed, **court.carry_out(left)}
+            spent = court.budget.facts
     names = [cell.cell for cell in todo] + [one.cell for one in left]
     titles = {name: cell.title for name, cell in unique.items()}
     titles |= {name: one.title for name, one in to_judge.items()}
@@ -140,6 +144,7 @@ def run(
         done=(*done, *judged),
         failed={titles[name]: failed[name] for name in titles if name in failed},
         broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
+        spent=spent,
     )
 
 

@@ -10,11 +10,15 @@ from datasets import Dataset
 
 from prefbench.documents import (
     MOST_NODES,
+    alpaca_prompts,
     causal_groups,
     causal_pairs,
+    causal_prompts,
     hellaswag,
     hh_pairs,
+    hh_prompts,
     plain_pairs,
+    plain_prompts,
     wikitext_pages,
 )
 from prefbench.errors import DataError
@@ -336,3 +340,75 @@ def test_a_column_that_holds_no_text_is_named(function):
     rows = Dataset.from_list([{"prompt": "x", "chosen": chat, "rejected": "y"}])
     with pytest.raises(DataError, match=r"column chosen holds \[.*where a text is needed"):
         function(rows)
+
+
+# --- prompts
+
+
+def test_hh_prompts_end_where_the_reply_begins_and_know_the_chosen_one():
+    asked = "\n\nHuman: Hi\n\nAssistant:"
+    rows = [
+        {"chosen": f"{asked} Hello!", "rejected": f"{asked} No."},
+        {"chosen": f"{asked} Same", "rejected": f"{asked} Same"},
+        {"chosen": asked, "rejected": f"{asked} Go"},
+        {"chosen": "no turns", "rejected": "no turns here"},
+    ]
+    first, same, empty, broken = hh_prompts(Dataset.from_list(rows))
+    assert first["prompt"] == asked
+    assert first["messages"] == [{"role": "user", "content": "Hi"}]
+    assert first["reference"] == " Hello!"
+    assert (first["missing"], same["missing"], empty["missing"]) == ("", "", "")
+    assert same["reference"] == " Same"  # that the replies are alike matters to pairs alone
+    assert empty["reference"] is None
+    assert broken["missing"]
+    assert first["cluster"] == same["cluster"] != broken["cluster"]
+
+
+def test_prompts_of_a_user_keep_their_columns():
+    rows = [
+        {"prompt": "Why?", "reference": "Because.", "topic": "a"},
+        {"prompt": "Who?", "reference": None, "topic": "b"},
+        {"prompt": " ", "reference": " ", "topic": "c"},
+    ]
+    why, who, blank = plain_prompts(Dataset.from_list(rows))
+    assert (why["prompt"], why["reference"], why["topic"]) == ("Why?", "Because.", "a")
+    assert why["messages"] == [{"role": "user", "content": "Why?"}]
+    assert who["reference"] is None
+    assert blank["missing"] == "the prompt is empty"
+    assert blank["reference"] is None
+    (only,) = plain_prompts(Dataset.from_list([{"prompt": "Why?"}]))
+    assert only["reference"] is None
+
+
+def test_alpaca_prompts_are_instructions_with_the_baselines_output():
+    rows = [{"instruction": "Count.", "output": "1 2 3", "generator": "someone"}]
+    (row,) = alpaca_prompts(Dataset.from_list(rows))
+    assert (row["prompt"], row["reference"], row["generator"]) == ("Count.", "1 2 3", "someone")
+
+
+@pytest.mark.parametrize(
+    ("make", "column"), [(plain_prompts, "prompt"), (alpaca_prompts, "instruction")]
+)
+def test_a_prompt_that_is_no_text_is_refused(make, column):
+    with pytest.raises(DataError, match="texts, not 3"):
+        make(Dataset.from_list([{column: 3}]))
+    with pytest.raises(DataError, match=f"no column {column}"):
+        make(Dataset.from_list([{"question": "Why?"}]))
+
+
+def test_causal_prompts_know_the_first_effect(tmp_path):
+    node = {"type": "utterance", "speaker": "A"}
+    dialogue = {
+        "dialog_name": "forked",
+        "category": "made up",
+        "original_data": [
+            {**node, "id": 0, "text": "Shall we?", "prev_ids": []},
+            {**node, "id": 1, "text": "Yes.", "prev_ids": [0]},
+            {**node, "id": 2, "text": "No.", "prev_ids": [0]},
+            {**node, "id": 3, "text": "Come, then.", "prev_ids": [1]},
+            {**node, "id": 4, "text": "Stay, then.", "prev_ids": [2]},
+        ],
+    }
+    rows = causal_prompts(Dataset.from_list([dialogue])).to_list()
+    assert {row["reference"] for row in rows} == {"A: Come, then.", "A: Stay, then."}
+    assert all(row["prompt"].endswith("\n") and not row["missing"] for row in rows)

@@ -45,6 +45,11 @@ class Parrot(ScriptedEngine):
 @pytest.fixture(scope="module")
 def mirror_of(real_data, small_zoo, tmp_path_factory):
     """Where a shipped task's data are."""
+    alpaca = tmp_path_factory.mktemp("alpaca")
+    (alpaca / "alpaca_eval").mkdir()
+    (alpaca / "alpaca_eval" / "eval.json").write_text(
+        json.dumps([{"instruction": "Name a colour.", "output": "Green.", "generator": "made up"}])
+    )
     causal = tmp_path_factory.mktemp("causal")
     (causal / "causal_dialogue").mkdir()
     (causal / "causal_dialogue" / "test_dag.json").write_text(json.dumps(CAUSAL))
@@ -52,6 +57,8 @@ def mirror_of(real_data, small_zoo, tmp_path_factory):
     def find(name: str) -> Path:
         if name.startswith("demo"):
             return small_zoo / "data"
+        if name.startswith("alpaca"):
+            return alpaca
         return causal if name.startswith("causal") else real_data
 
     return find

@@ -96,13 +96,11 @@ class PanelJudge(Judge):
         }
         n_needed = (len(self.members) + 1) // 2
         paid = [one for one in said if isinstance(one, Verdict)]
-        spent = {
-            "n_in": sum(one.n_in for one in paid),
-            "n_out": sum(one.n_out for one in paid),
-            "cost": math.fsum(one.cost for one in paid),
-        }
+        n_in, n_out = sum(one.n_in for one in paid), sum(one.n_out for one in paid)
+        cost = math.fsum(one.cost for one in paid)
         if len(preferences) >= n_needed:
-            return Verdict(decide_together(preferences, self.recipe.rule), **spent, facts=facts)
+            together = decide_together(preferences, self.recipe.rule)
+            return Verdict(together, None, "", n_in, n_out, cost, facts)
         lacking = "; ".join(
             f"{name}: {member['reason']}"
             for name, member in facts["members"].items()
@@ -114,7 +112,7 @@ class PanelJudge(Judge):
         )
         if len(preferences) + n_unheard >= n_needed:
             return Unheard(reason)
-        return Verdict(None, reason, **spent, facts=facts)
+        return Verdict(None, reason, "", n_in, n_out, cost, facts)
 
 
 def decide_together(preferences: Sequence[float], rule: str) -> float:

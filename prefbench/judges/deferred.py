@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prefbench.errors import JudgeError
 from prefbench.judges.batches import read_batch, write_batch
-from prefbench.judges.budget import Budget
+from prefbench.judges.budget import Budget, Tab
 from prefbench.judges.chat import body_of
 from prefbench.judges.judge import Ask, Judge, Unheard, Verdict
 from prefbench.judges.recipe import JudgeRecipe
@@ -40,48 +41,75 @@ class DeferredJudge(Judge):
             folder: of the files.
             budget: what may be written down to be spent.
             on_notice: told which file to have processed.
+
+        Raises:
+            JudgeError: dollars are limited and the recipe does not say what a call costs.
         """
         self.recipe = recipe
         self.key = recipe.key
         self._folder = folder
         self._budget = budget
         self._on_notice = on_notice
+        if budget.max_cost is not None and "price" not in recipe.model_fields_set:
+            raise JudgeError(
+                f"judge {recipe.judge}: no limit in dollars can hold without its price; write "
+                "`price: {input: ..., output: ...}`, in dollars per million tokens; 0 if it is free"
+            )
 
     def decide(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict | Unheard]]:
         keys = {self.key_of(ask): index for index, ask in enumerate(asks)}
-        written: dict[str, Path] = {}
+        waiting: dict[str, str] = {}
+        failed: dict[str, str] = {}
         for file in self._requests():
-            replies = file.with_name(file.name.removesuffix(".jsonl") + REPLIES)
             asked = [key for key in _keys_of(file) if key in keys]
+            replies = file.with_name(file.name.removesuffix(".jsonl") + REPLIES)
             if not replies.exists():
-                written |= dict.fromkeys(asked, file)
+                waiting |= dict.fromkeys(asked, f"no replies yet to {file.name}")
                 continue
-            for key, one in read_batch(self.recipe, replies, asked):
+            found = read_batch(self.recipe, replies, asked)
+            for key, one in found:
                 if isinstance(one, Verdict):
                     yield keys.pop(key), one
-        waiting = [key for key in keys if key in written]
-        for key in waiting:
-            yield keys.pop(key), Unheard(f"no replies yet to {written[key].name}")
-        if waiting:
-            files = sorted({str(written[key]) for key in waiting})
-            self._on_notice(f"{self.recipe.judge}: no replies yet to {', '.join(files)}")
-        if keys:
-            yield from self._write({key: asks[index] for key, index in keys.items()}, keys)
-
-    def _write(self, asks: dict[str, Ask], places: dict[str, int]) -> Iterator[tuple[int, Unheard]]:
-        """Writes down what the budget allows."""
+                elif found.n_torn:  # what it lacks may be in what is lost
+                    waiting[key] = (
+                        f"{replies.name} has lines that are no rows ({found.n_torn}): have all of "
+                        "the file there, or take them out to have the requests written again"
+                    )
+                else:
+                    failed[key] = one.reason
+        waiting = {key: why for key, why in waiting.items() if key in keys}
+        for why in sorted(set(waiting.values())):
+            self._on_notice(f"{self.recipe.judge}: {why} (in {self._folder})")
         tab = self._budget.tab(self.recipe.price)
+        for key, why in waiting.items():  # under way, whichever run wrote it down
+            index = keys.pop(key)
+            self._expect(tab, index, asks[index])
+            tab.take(index)
+            yield index, Unheard(why)
+        if keys:
+            for index, reason in self._write(
+                {key: asks[index] for key, index in keys.items()}, keys, tab
+            ):
+                before = failed.get(self.key_of(asks[index]))
+                yield index, Unheard(f"{reason}; the try before: {before}" if before else reason)
+
+    def _expect(self, tab: Tab, index: int, ask: Ask) -> None:
+        tab.expect(index, body_of(self.recipe, ask, "0" * 12))
+
+    def _write(
+        self, asks: Mapping[str, Ask], places: Mapping[str, int], tab: Tab
+    ) -> Iterator[tuple[int, str]]:
+        """Writes down what the budget allows; gives why there is no verdict yet."""
         allowed: dict[str, Ask] = {}
-        for number, (key, ask) in enumerate(asks.items()):
-            tab.expect(number, body_of(self.recipe, ask, "0" * 12))
-            if reason := tab.take(number):
-                yield places[key], Unheard(reason)
+        for key, ask in asks.items():
+            self._expect(tab, places[key], ask)
+            if reason := tab.take(places[key]):
+                yield places[key], reason
             else:
                 allowed[key] = ask
         if not allowed:
             return
-        digest = hashlib.sha256("".join(sorted(allowed)).encode()).hexdigest()[:12]
-        file = self._folder / f"{self._stem}-{digest}.jsonl"
+        file = self._new_file(allowed)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +122,14 @@ class DeferredJudge(Judge):
             "command again"
         )
         for key in allowed:
-            yield places[key], Unheard(f"no replies yet to {file.name}")
+            yield places[key], f"no replies yet to {file.name}"
+
+    def _new_file(self, keys: Iterable[str]) -> Path:
+        """Where no requests stand yet: the same ones are written again if they failed."""
+        digest = hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:12]
+        again = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+        files = (self._folder / f"{self._stem}-{digest}{nth}.jsonl" for nth in again)
+        return next(file for file in files if not file.exists())
 
     @property
     def _stem(self) -> str:

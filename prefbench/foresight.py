@@ -93,21 +93,20 @@ def foresee(
     by_judge: dict[str, list[PlannedComparison]] = {}
     for one in left.values():
         by_judge.setdefault(one.judge.key, []).append(one)
+    asked: set[str] = set()
     missing = [cell.planned.missing for cell in cells] + [one.missing for one in left.values()]
     return Foresight(
         checkpoints={c.name: c.reason or c.state for c in checkpoints},
         to_measure=tuple(todo.values()),
         n_measured=len({cell.cell for cell in cells}) - len(todo),
         n_judged=len({one.cell for one in comparisons}) - len(left),
-        bills=tuple(_bill(members, store, settings) for members in by_judge.values()),
+        bills=tuple(_bill(members, store, asked) for members in by_judge.values()),
         reasons=tuple(dict.fromkeys(reason for reason in missing if reason)),
     )
 
 
-def _bill(
-    comparisons: Sequence[PlannedComparison], store: Store | None, settings: Settings
-) -> Bill:
-    """What one judge would take for all it has to judge."""
+def _bill(comparisons: Sequence[PlannedComparison], store: Store | None, asked: set[str]) -> Bill:
+    """What one judge would take for all it has to judge, besides what another bill has `asked`."""
     judge = comparisons[0].judge
     asks: dict[str, Ask] = {}
     supposed = False
@@ -126,7 +125,8 @@ def _bill(
     for member in members:
         lacking = _lacking(member, list(asks.values()), store)
         n_kept += len(asks) - len(lacking)
-        found = estimate(member.recipe, lacking)
+        found = estimate(member.recipe, [a for key, a in lacking.items() if key not in asked])
+        asked.update(lacking)
         calls, n_in, n_out = calls + found.calls, n_in + found.n_in, n_out + found.n_out_most
         cost, cost_most = cost + found.cost, cost_most + found.cost_most
     if not members:
@@ -139,15 +139,15 @@ def _answered(one: PlannedComparison, store: Store) -> bool:
     return all(store.is_sealed(cell.cell) for cell in both if cell)
 
 
-def _lacking(judge: PlannedJudge, asks: Sequence[Ask], store: Store | None) -> list[Ask]:
-    """What the store has no verdict on."""
+def _lacking(judge: PlannedJudge, asks: Sequence[Ask], store: Store | None) -> dict[str, Ask]:
+    """What the store has no verdict on, by the verdict's key."""
+    by_key = {key_of(judge.recipe.key, ask): ask for ask in asks}
     file = store.folder / VERDICTS if store else None
     if file is None or not file.exists():
-        return list(asks)
+        return by_key
     with Verdicts(file) as verdicts:
-        keys = [key_of(judge.recipe.key, ask) for ask in asks]
-        kept = verdicts.find(keys)
-    return [ask for key, ask in zip(keys, asks, strict=True) if key not in kept]
+        kept = verdicts.find(by_key)
+    return {key: ask for key, ask in by_key.items() if key not in kept}
 
 
 def _supposed(one: PlannedComparison) -> Iterator[Ask]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefbench.cells import PlannedCell, final_checkpoints
-from prefbench.errors import InputError, PrefbenchError
+from prefbench.errors import InputError, JudgeError, PrefbenchError
 from prefbench.judges.models import find_model
 from prefbench.judges.opening import PlannedJudge
 from prefbench.judges.recipe import JudgeFile, JudgeRecipe, find_judge, load_judges
@@ -101,11 +101,30 @@ def plan_judges(
     """The judges that some tasks need, by name; each is looked for, none is opened.
 
     Raises:
-        JudgeError: a name that no judge has, or a YAML file that cannot be read.
+        JudgeError: a name that no judge has, a YAML file that cannot be read, or a model for a
+            judge that is not asked.
     """
     names = dict.fromkeys(name for task in tasks for name in judging.judges or task.recipe.judge)
     known = load_judges(judging.folders) if names else {}
-    return {name: _planned(find_judge(name, known), known, judging, mirrors) for name in names}
+    found = {name: find_judge(name, known) for name in names}
+    _check_models(judging, found)
+    return {name: _planned(one, known, judging, mirrors) for name, one in found.items()}
+
+
+def _check_models(judging: Judging, judges: Mapping[str, JudgeFile]) -> None:
+    """Refuses a model for a judge that is not asked: it may be a slip, and the wrong one is paid.
+
+    Raises:
+        JudgeError: names it, and who is asked.
+    """
+    asked = {*judges, *(member for one in judges.values() for member in one.recipe.members)}
+    for text in judging.models:
+        name, sign, _ = text.partition("=")
+        if sign and asked and name not in asked:
+            raise JudgeError(
+                f"the judge model {text}: no judge here is named {name!r}; asked are "
+                f"{', '.join(sorted(asked))}"
+            )
 
 
 def plan_judge(name: str, judging: Judging, mirrors: Sequence[Path]) -> PlannedJudge:

@@ -500,7 +500,7 @@ def _print_table(results: Path, plan: str, baseline: str | None, interval: Any, 
 
 def _report(outcome: Outcome, results: Path) -> None:
     """What was done, on stderr; exit code 1 if anything was not."""
-    from prefbench.report.tables import plain
+    from prefbench.report.layout import plain
 
     said = f"{len(outcome.measured)} cells measured, {len(outcome.done)} were done already"
     print(f"\n{said}; results: {results}", file=sys.stderr)
@@ -532,7 +532,7 @@ def main() -> None:
     try:
         app()
     except PrefbenchError as error:
-        from prefbench.report.tables import plain
+        from prefbench.report.layout import plain
 
         # It may quote names and texts that came with a checkpoint.
         print("error:", "\n".join(map(plain, str(error).splitlines())), file=sys.stderr)

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from prefbench.doctor.engines import ENGINES
 from prefbench.doctor.findings import Finding, State
-from prefbench.report.tables import plain
+from prefbench.report.layout import plain
 
 COLOURS: dict[State, int] = {"ok": 32, "missing": 33, "broken": 31, "unused": 36, "unknown": 36}
 

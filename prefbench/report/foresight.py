@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefbench.foresight import Bill, Foresight
-from prefbench.report.tables import plain
+from prefbench.report.layout import plain
 
 MOST = 20
 """Cells that are named one by one."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prefbench.listener import Listener
 from prefbench.records import Checkpoint
-from prefbench.report.tables import plain
+from prefbench.report.layout import plain
 from prefbench.tasks import Task
 
 if TYPE_CHECKING:

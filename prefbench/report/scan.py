@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from prefbench.records import METHODS, Checkpoint
-from prefbench.report.tables import plain
+from prefbench.report.layout import plain
 from prefbench.tasks import Suite, Task
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from prefbench.errors import InputError
 from prefbench.leaderboard import Board, Column, Group
 from prefbench.metrics import Metric
 from prefbench.records import METHODS, Checkpoint
+from prefbench.report.layout import blocks_of, escaped, padded, plain, safe_cell, width_of
 from prefbench.stats.estimates import Estimate
 
 MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
@@ -51,10 +51,10 @@ def _text(board: Board, width: int, everything: bool) -> str:
         for head, column in zip(heads, columns, strict=True)
     ]
     blocks = []
-    for block in _blocks(first, grid, width):
-        widths = [max(map(_width, column)) for column in (first, *block)]
+    for block in blocks_of(first, grid, width):
+        widths = [max(map(width_of, column)) for column in (first, *block)]
         lines = [
-            "  ".join(_pad(text, w) for text, w in zip(line, widths, strict=True)).rstrip()
+            "  ".join(padded(text, w) for text, w in zip(line, widths, strict=True)).rstrip()
             for line in zip(*_once(first, block, n_heads), strict=True)
         ]
         rule = "─" * min(width, sum(widths) + 2 * len(block))
@@ -96,41 +96,18 @@ def _once(
     return shown
 
 
-def _blocks(
-    first: Sequence[str], grid: Sequence[Sequence[str]], width: int
-) -> list[list[Sequence[str]]]:
-    blocks: list[list[Sequence[str]]] = []
-    room = 0
-    for column in grid:
-        needed = max(map(_width, column)) + 2
-        if not blocks or needed > room:
-            blocks.append([])
-            room = width - max(map(_width, first))
-        blocks[-1].append(column)
-        room -= needed
-    return blocks
-
-
 def _markdown(board: Board, width: int, everything: bool) -> str:
     columns = [c for c in board.columns if c.shown or everything]
     notes = _Notes(board, columns)
     heads = _heads(columns)
-    head = ["method", *("<br>".join(_escaped(part) for part in one if part) for one in heads)]
+    head = ["method", *("<br>".join(escaped(part) for part in one if part) for one in heads)]
     lines = [head, ["---", *("---:" for _ in columns)]]
     lines += [
-        [_escaped(plain(_label(row, board))), *(notes.cell(row, c) for c in columns)]
+        [escaped(plain(_label(row, board))), *(notes.cell(row, c) for c in columns)]
         for row in board.rows
     ]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return table + "\n\n" + "\n".join(f"{_escaped(line)}  " for line in notes.lines()) + "\n"
-
-
-def _escaped(text: str) -> str:
-    for sign in "\\`*_|<>[]#":
-        text = text.replace(
-            sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign]
-        )
-    return text
+    return table + "\n\n" + "\n".join(f"{escaped(line)}  " for line in notes.lines()) + "\n"
 
 
 def rows_of(board: Board) -> list[dict[str, Any]]:
@@ -176,16 +153,8 @@ def _csv(board: Board, width: int, everything: bool) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["checkpoint"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: _safe_cell(v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: safe_cell(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
-
-
-def _safe_cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, as text."""
-    if isinstance(value, str):
-        value = plain(value)
-        return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
-    return value
 
 
 def _json(board: Board, width: int, everything: bool) -> str:
@@ -278,17 +247,3 @@ def _label(row: Checkpoint, board: Board) -> str:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def plain(text: str) -> str:
-    """Text without what could steer a terminal or reorder a line."""
-    return "".join(c if not unicodedata.category(c).startswith("C") else " " for c in text)
-
-
-def _width(text: str) -> int:
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))

@@ -130,15 +130,15 @@ class Shown(NamedTuple):
 
 
 def _text(shown: Shown, width: int) -> str:
-    from prefbench.report.tables import _blocks, _pad, _width, plain
+    from prefbench.report.layout import blocks_of, padded, plain, width_of
 
     rows = shown.best_first()
     first, *grid = ([plain(cell) for cell in column] for column in _columns(rows))
     blocks = []
-    for block in _blocks(first, grid, width):
-        widths = [max(map(_width, column)) for column in (first, *block)]
+    for block in blocks_of(first, grid, width):
+        widths = [max(map(width_of, column)) for column in (first, *block)]
         lines = [
-            "  ".join(_pad(text, w) for text, w in zip(line, widths, strict=True)).rstrip()
+            "  ".join(padded(text, w) for text, w in zip(line, widths, strict=True)).rstrip()
             for line in zip(first, *block, strict=True)
         ]
         rule = "─" * min(width, sum(widths) + 2 * len(block))
@@ -148,15 +148,15 @@ def _text(shown: Shown, width: int) -> str:
 
 
 def _markdown(shown: Shown, width: int) -> str:
-    from prefbench.report.tables import _escaped, plain
+    from prefbench.report.layout import escaped, plain
 
     rows = shown.best_first()
-    columns = [[_escaped(plain(cell)) for cell in column] for column in _columns(rows)]
+    columns = [[escaped(plain(cell)) for cell in column] for column in _columns(rows)]
     head, *lines = zip(*columns, strict=True)
     marks = ["---", *("---:" for _ in columns[1:])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *lines))
-    notes = "\n".join(f"{_escaped(plain(line))}  " for line in notes_of(shown))
-    return f"{_escaped(plain(_title(rows)))}\n\n{table}\n\n{notes}\n"
+    notes = "\n".join(f"{escaped(plain(line))}  " for line in notes_of(shown))
+    return f"{escaped(plain(_title(rows)))}\n\n{table}\n\n{notes}\n"
 
 
 def _title(rows: Sequence[HeadToHead]) -> str:
@@ -317,7 +317,7 @@ def _number(value: float) -> float | None:
 
 
 def _csv(shown: Shown, width: int) -> str:
-    from prefbench.report.tables import _safe_cell
+    from prefbench.report.layout import safe_cell
 
     rows = rows_of(shown)
     text = io.StringIO()
@@ -326,7 +326,7 @@ def _csv(shown: Shown, width: int) -> str:
     for row in rows:
         missing = "; ".join(f"{n} × {reason}" for reason, n in row["missing"].items())
         joined = {**row, "missing": missing, "notes": "; ".join(row["notes"])}
-        writer.writerow({key: _safe_cell(value) for key, value in joined.items()})
+        writer.writerow({key: safe_cell(value) for key, value in joined.items()})
     return text.getvalue()
 
 

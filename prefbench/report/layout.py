@@ -26,7 +26,7 @@ def padded(text: str, width: int) -> str:
 def blocks_of(
     first: Sequence[str], grid: Sequence[Sequence[str]], width: int
 ) -> list[list[Sequence[str]]]:
-    """The columns of a grid in blocks, each no wider than allowed with the first column beside it."""
+    """The columns of a grid in blocks that fit the width with the first column beside them."""
     blocks: list[list[Sequence[str]]] = []
     room = 0
     for column in grid:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from prefbench.addresses import unusable
 from prefbench.cells import PlannedCell, final_checkpoints
 from prefbench.errors import InputError, JudgeError, PrefbenchError
 from prefbench.judges.models import find_model
@@ -63,6 +64,8 @@ class Judging:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a number above 0, not {value}")
+        if self.base_url and (why := unusable(self.base_url)):
+            raise InputError(f"the judges' base_url {why}")
 
 
 @dataclass(frozen=True)
@@ -292,11 +295,12 @@ def told(comparison: PlannedComparison) -> dict[str, Any]:
 
 
 def facts_of(judge: PlannedJudge) -> dict[str, Any]:
-    """What a manifest keeps of a judge; a recipe names the key's variable, never the key."""
+    """What a manifest keeps of a judge, but for the key's variable: some put the key there."""
+    left_out: Any = {"examples": True, "endpoint": {"api_key_env"}}
     return {
         "name": judge.name,
         "key": judge.key,
-        "recipe": judge.recipe.model_dump(mode="json", by_alias=True, exclude={"examples"}),
+        "recipe": judge.recipe.model_dump(mode="json", by_alias=True, exclude=left_out),
         "model": dataclasses.asdict(judge.model) if judge.model else None,
         "members": [facts_of(member) for member in judge.members],
     }

@@ -180,15 +180,15 @@ class Place:
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
 
 
-def make_place(zoo: Path, folder: Path, shared: Path, names: Iterable[str] = ()) -> Place:
+def make_place(zoo: Path, folder: Path, names: Iterable[str] = ()) -> Place:
     """A place with copies of some checkpoints of a zoo, or the zoo's own, which must not change.
 
-    The zoo's answers are generated once, into `shared`.
+    The zoo's answers are generated once, beside it.
     """
-    answered = shared / "answered"
-    with FileLock(shared / "answered.lock"):
+    answered = zoo.with_name("answered")
+    with FileLock(zoo.with_name("answered.lock")):
         if not answered.exists():
-            first = _place(zoo / "checkpoints", zoo / "data", shared / "judged")
+            first = _place(zoo / "checkpoints", zoo / "data", zoo.with_name("judged"))
             assert not first.run().failed
             copy_answers(first.results, answered)
     runs = zoo / "checkpoints"

@@ -19,6 +19,7 @@ from prefbench.comparisons import (
     facts_of,
     plan_comparisons,
     plan_judges,
+    told,
 )
 from prefbench.errors import InputError, JudgeError
 from prefbench.judges.opening import PlannedJudge
@@ -231,7 +232,23 @@ def test_facts_of_a_judge_can_be_kept(place: Place) -> None:
     found = plan_judges([task()], Judging(judges=("both",), folders=(place.judges,)), [])
     facts = json.loads(json.dumps(facts_of(found["both"])))
     assert [member["name"] for member in facts["members"]] == ["one", "two"]
-    assert facts["members"][0]["recipe"]["endpoint"]["api_key_env"] == "MINE"
+    assert facts["members"][0]["recipe"]["endpoint"]["base_url"] == URL
+
+
+def test_a_key_in_place_of_its_variable_is_not_kept(place: Place) -> None:
+    key = "sk-very-secret"
+    judge = place.judge(url=URL, endpoint={"api_key_env": key})
+    (one, *_) = planned(place, CHECKPOINTS, judge)
+    assert key not in json.dumps([facts_of(one.judge), told(one), dict(one.identity)])
+    (one, *_) = planned(place, CHECKPOINTS, place.judge(url=URL), api_key_env=key)
+    assert key not in json.dumps([facts_of(one.judge), told(one), dict(one.identity)])
+
+
+def test_an_address_with_a_password_is_refused_at_once() -> None:
+    for url in ("http://me:secret@host/v1", "http://host/v1?key=secret", "host"):
+        with pytest.raises(InputError, match="the judges' base_url") as refused:
+            Judging(base_url=url)
+        assert "secret" not in str(refused.value)
 
 
 @cache

@@ -19,8 +19,8 @@ THREE = ("sft", "dpo", "slic")
 
 
 @pytest.fixture
-def place(small_zoo: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return make_place(small_zoo, tmp_path, tmp_path_factory.getbasetemp(), THREE)
+def place(small_zoo: Path, tmp_path: Path) -> Place:
+    return make_place(small_zoo, tmp_path, THREE)
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def test_what_is_kept_already_is_not_counted(place: Place, served: tuple[Misbeha
     server, url = served
     judge = place.judge(url=url)
     assert place.run(judge, max_calls=10).failed
+    before = bytes_of(place.results)
     (bill,) = place.foresee(judge).bills
+    assert bytes_of(place.results) == before
     assert bill.n_kept == 10
     assert not place.run(judge).failed
     assert len(server.bodies) == 10 + bill.calls

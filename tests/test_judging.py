@@ -24,6 +24,7 @@ from prefbench.cells import Settings
 from prefbench.cli import app
 from prefbench.judges.prompts import shown
 from prefbench.judging import VERDICTS
+from prefbench.listener import Listener
 from prefbench.report.collect import collect
 from prefbench.report.tables import rows_of
 from prefbench.stats.ranking import davidson
@@ -46,14 +47,9 @@ KEY = "sk-very-secret-9876543210"
 
 
 @pytest.fixture
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
-@pytest.fixture
-def place(small_zoo: Path, tmp_path: Path, shared: Path) -> Place:
+def place(small_zoo: Path, tmp_path: Path) -> Place:
     """Three checkpoints that a test may break, and what they have answered."""
-    return make_place(small_zoo, tmp_path, shared, THREE)
+    return make_place(small_zoo, tmp_path, THREE)
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +85,8 @@ def differing(place: Place, *names: str, opponent: str = "sft") -> set[tuple[str
 # --- whole runs
 
 
-def test_eight_checkpoints_against_sft(small_zoo: Path, tmp_path: Path, shared: Path) -> None:
-    place = make_place(small_zoo, tmp_path, shared)
+def test_eight_checkpoints_against_sft(small_zoo: Path, tmp_path: Path) -> None:
+    place = make_place(small_zoo, tmp_path)
     with serving() as (server, url):
         judges = "demo_reward", place.judge(url=url)
         outcome = place.run(*judges)
@@ -206,8 +202,24 @@ def test_other_words_of_a_judge_ask_anew_and_its_price_does_not(
 # --- servers that fail
 
 
-FAILING = {"busy": 0.05, "broken": 0.1, "slow": 0.02, "dropped": 0.1, "cut": 0.05, "doubled": 0.05}
-UNREAD = {"refusal": 0.03, "wrong": 0.03, "choices": 0.03, "filtered": 0.03, "too_long": 0.03}
+# So that no checkpoint loses a verdict on each of its prompts.
+FAILING = {
+    "busy": 0.03,
+    "broken": 0.05,
+    "slow": 0.02,
+    "dropped": 0.04,
+    "cut": 0.02,
+    "doubled": 0.02,
+    "no_choices": 0.03,
+}
+UNREAD = {
+    "refusal": 0.03,
+    "wrong": 0.03,
+    "choices": 0.03,
+    "filtered": 0.03,
+    "too_long": 0.03,
+    "empty": 0.05,
+}
 
 
 def test_what_a_failing_server_lacks_is_filled_by_the_same_command(
@@ -219,10 +231,10 @@ def test_what_a_failing_server_lacks_is_filled_by_the_same_command(
     assert not whole.run(judge).failed
     everything = asked_of(server)
     monkeypatch.setattr(prefbench.judges.chat, "Endpoint", patient(n_tries=1, n_given_up=1000))
-    server.rates = {**FAILING, "no_choices": 0.05}
+    server.rates = FAILING
     outcome = place.run(judge)
     unheard = sum(one["judging"]["n_unheard"] for one in place.judged().values())
-    assert 5 < unheard < sum(everything.values())
+    assert 0 < unheard < sum(everything.values())
     for title, reason in outcome.failed.items():
         assert title.endswith("× drawn against sft by local")
         assert "verdicts are missing" in reason
@@ -249,7 +261,7 @@ def test_what_a_failing_server_lacks_is_filled_by_the_same_command(
 
 def test_what_cannot_be_read_is_kept_as_such(place: Place, served: tuple[Misbehaving, str]) -> None:
     server, url = served
-    server.rates = {**UNREAD, "empty": 0.1, "busy_for": 0.05, "bad_usage": 0.05, "no_usage": 0.05}
+    server.rates = {**UNREAD, "busy_for": 0.05, "bad_usage": 0.05, "no_usage": 0.05}
     judge = place.judge(url=url)
     assert not place.run(judge).failed  # all replied
     unread = {
@@ -265,6 +277,46 @@ def test_what_cannot_be_read_is_kept_as_such(place: Place, served: tuple[Misbeha
     server.rates = {}
     assert place.run(judge).measured == ()
     assert len(server.bodies) == n_asked
+
+
+def test_a_judge_that_ends_halfway_keeps_what_it_said(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    server, _ = served
+    n_heard = 10
+
+    def answer(path: str, body: Any, key: str | None) -> Reply:
+        if len(server.bodies) >= n_heard:
+            return Reply({"error": {"message": "this key has been revoked"}}, 401)
+        return server.answer(path, body, key)
+
+    with wired(answer) as (url, _):
+        judge = place.judge(url=url)
+        outcome = place.run(judge)
+        assert len(outcome.failed) == len(THREE)
+        assert all("has been revoked" in reason for reason in outcome.failed.values())
+        assert "has been revoked" in place.table()
+        n_heard = 1000
+        assert not place.run(judge).failed
+    assert len(server.bodies) == len(differing(place, "dpo", "slic"))
+    assert set(asked_of(server).values()) == {1}
+
+
+def test_a_judging_that_is_stopped_goes_on(place: Place, served: tuple[Misbehaving, str]) -> None:
+    server, url = served
+    judge = place.judge(url=url)
+
+    def stop(name: str, done: int, n: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.run(judge, listener=Listener(on_judge=stop))
+    assert place.judged() == {}
+    n_asked = len(server.bodies)
+    assert not place.run(judge).failed
+    everything = differing(place, "dpo", "slic")
+    assert len(server.bodies) - n_asked <= len(everything) - 10
 
 
 # --- processes
@@ -294,7 +346,7 @@ def test_a_killed_judging_goes_on_where_it_was(place: Place) -> None:
 
 
 def test_two_processes_ask_everything_once(place: Place) -> None:
-    with serving(latency=0.05) as (server, url):
+    with serving(latency=0.3) as (server, url):
         judge = place.judge(url=url)
         whole, shared = place.at("whole"), place.at("shared")
         assert not whole.run(judge).failed
@@ -420,11 +472,11 @@ def test_the_key_is_in_nothing_that_is_written(
 
 
 @pytest.fixture
-def many(small_zoo: Path, tmp_path: Path, shared: Path) -> Place:
+def many(small_zoo: Path, tmp_path: Path) -> Place:
     """Two checkpoints with 40 answers each."""
-    answered = shared / "answered_many"
-    place = make_place(small_zoo, tmp_path, shared, ("sft", "dpo"))
-    with FileLock(shared / "many.lock"):
+    answered = small_zoo.with_name("answered_many")
+    place = make_place(small_zoo, tmp_path, ("sft", "dpo"))
+    with FileLock(small_zoo.with_name("many.lock")):
         if not answered.exists():
             assert not place.run("demo_reward", settings=MANY).failed
             copy_answers(place.results, answered)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from prefbench.addresses import unusable
 from prefbench.errors import JudgeError
 from prefbench.judges.batches import read_batch, write_batch
 from prefbench.judges.budget import Budget, Tab
@@ -43,14 +44,19 @@ class DeferredJudge(Judge):
             on_notice: told which file to have processed.
 
         Raises:
-            JudgeError: dollars are limited and the recipe does not say what a call costs.
+            JudgeError: the endpoint's URL is none; or dollars are limited and the recipe does not
+                say what a call costs.
         """
         self.recipe = recipe
         self.key = recipe.key
         self._folder = folder
         self._budget = budget
         self._on_notice = on_notice
-        if budget.max_cost is not None and "price" not in recipe.model_fields_set:
+        assert recipe.endpoint is not None
+        if why := unusable(recipe.endpoint.base_url):  # manifests name it
+            raise JudgeError(f"judge {recipe.judge}: endpoint: the base URL {why}")
+        costs = recipe.endpoint.api_key_env is not None
+        if budget.max_cost is not None and costs and "price" not in recipe.model_fields_set:
             raise JudgeError(
                 f"judge {recipe.judge}: no limit in dollars can hold without its price; write "
                 "`price: {input: ..., output: ...}`, in dollars per million tokens; 0 if it is free"

@@ -13,6 +13,7 @@ from prefbench.errors import JudgeError
 from prefbench.judges.budget import Budget
 from prefbench.judges.deferred import REPLIES, DeferredJudge
 from prefbench.judges.judge import Unheard, Verdict
+from prefbench.judges.recipe import JudgeRecipe
 from prefbench.runner import Listener
 from tests.judged import asked_of, make_place, rule
 from tests.judges.test_chat import ASKS, completion, recipe
@@ -169,10 +170,18 @@ def test_no_more_is_written_than_dollars_allow(tmp_path: Path) -> None:
 
 
 def test_dollars_cannot_be_limited_without_a_price(tmp_path: Path) -> None:
-    priceless = recipe().model_dump(by_alias=True, exclude={"price"})
-    judge = type(recipe()).model_validate(priceless)
+    said = recipe(endpoint={"base_url": "http://host/v1", "api_key_env": "MINE"})
+    judge = JudgeRecipe.model_validate(said.model_dump(by_alias=True, exclude={"price"}))
     with pytest.raises(JudgeError, match="without its price"):
         DeferredJudge(judge, tmp_path, budget=Budget(max_cost=1), on_notice=print)
+    DeferredJudge(judge, tmp_path, budget=Budget(max_calls=1), on_notice=print)
+
+
+def test_an_address_with_a_password_is_refused(tmp_path: Path) -> None:
+    judge = recipe(endpoint={"base_url": "http://me:secret@host/v1"})
+    with pytest.raises(JudgeError, match="endpoint: the base URL") as refused:
+        DeferredJudge(judge, tmp_path, budget=Budget(), on_notice=print)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_file_that_is_not_ours_is_named(tmp_path: Path) -> None:
@@ -201,11 +210,8 @@ def test_a_judges_name_may_hold_what_file_names_may_not(tmp_path: Path) -> None:
     assert {type(one) for one in decided(judge)} == {Verdict}
 
 
-def test_a_run_by_files_gives_the_table_of_one_that_asks(
-    small_zoo: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    shared = tmp_path_factory.getbasetemp()
-    place = make_place(small_zoo, tmp_path, shared, ("sft", "dpo", "slic"))
+def test_a_run_by_files_gives_the_table_of_one_that_asks(small_zoo: Path, tmp_path: Path) -> None:
+    place = make_place(small_zoo, tmp_path, ("sft", "dpo", "slic"))
     server = Misbehaving(rule)
     online, batched = place.at("online"), place.at("batched")
     with wired(server.answer) as (url, _):

@@ -28,7 +28,7 @@ from prefbench.manifest import now
 from prefbench.measures.comparison import Heard, Pair, compare
 from prefbench.measures.panel import agreement
 from prefbench.records import Record
-from prefbench.stats.sequential import confidence_sequence
+from prefbench.stats.sequential import confidence_sequence, sure_after
 from prefbench.store import Cell, Store
 
 VERDICTS = "verdicts.sqlite"
@@ -66,6 +66,9 @@ class _Open:
     pairs: list[Pair]
     asked: int = 0
     """Pairs from the front of `order` whose verdicts are asked for."""
+    wins: list[float] = field(default_factory=list)
+    looked: int = 0
+    """What the pairs from the front of `order` gave, as far as that was looked at."""
     order: list[int] = field(default_factory=list)
     sure: tuple[float, float] | None = None
     """The bounds of the win rate at which it stopped."""
@@ -261,9 +264,9 @@ class Court:
         records = list(_records(pairs, judge, heard))
         reasons = Counter(record.reason for record in records if record.reason)
         asks = {judge.key_of(a): a for p in pairs for a in p.asks(symmetric=judge.symmetric)}
-        found = [heard[key] for key in asks]
-        verdicts = [one for one in found if isinstance(one, Verdict)]
-        unheard = Counter(one.reason for one in found if isinstance(one, Unheard))
+        found = [(heard[key], _unheard(heard[key])) for key in asks]
+        verdicts = [one for one, why in found if isinstance(one, Verdict) and not why]
+        unheard = Counter(why for _, why in found if why)
         if pairs and sum(reasons.values()) == len(pairs):
             why = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
             raise JudgeError(f"no item could be compared: {why}")
@@ -319,18 +322,32 @@ def key_again(judge_key: str, nth: int) -> str:
     return judge_key if nth == 1 else f"{judge_key} {nth}"
 
 
+def _unheard(heard: Heard) -> str | None:
+    """Why a verdict did not arrive, or a member's, without whom the rest of a panel decided."""
+    if isinstance(heard, Unheard):
+        return heard.reason
+    members: Mapping[str, Any] = heard.facts.get("members", {})
+    lacking = [f"{name}: {one['reason']}" for name, one in members.items() if not one["heard"]]
+    return "; ".join(lacking) or None
+
+
 def _records(pairs: Sequence[Pair], judge: Judge, heard: Mapping[str, Heard]) -> Iterator[Record]:
     return compare(pairs, lambda ask: heard[judge.key_of(ask)], symmetric=judge.symmetric)
 
 
 def _sure(one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> tuple[float, float] | None:
     """The bounds of the win rate so far, once they leave out a half."""
-    pairs = [one.pairs[i] for i in one.order[: one.asked]]
-    wins = [r.value for r in _records(pairs, judge, heard) if r.quantity == "win"]
-    if not wins:
+    pairs = [one.pairs[i] for i in one.order[one.looked : one.asked]]
+    one.looked = one.asked
+    one.wins += [
+        r.value
+        for r in _records(pairs, judge, heard)
+        if r.quantity == "win" and r.value is not None
+    ]
+    if not one.wins or sure_after(one.wins, confidence=CONFIDENCE) is None:
         return None
-    low, high = confidence_sequence(np.asarray(wins, dtype=float), confidence=CONFIDENCE)
-    return (float(low[-1]), float(high[-1])) if low[-1] > 0.5 or high[-1] < 0.5 else None
+    low, high = confidence_sequence(one.wins, confidence=CONFIDENCE)
+    return float(low[-1]), float(high[-1])
 
 
 def _by_judge(comparisons: Iterable[PlannedComparison]) -> list[list[PlannedComparison]]:

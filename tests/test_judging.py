@@ -697,6 +697,34 @@ def test_a_panel_and_its_members_share_verdicts(
     assert place.rows(judge="panel")["dpo"]["value"] == members[0]
 
 
+def test_a_panel_asks_again_for_a_member_that_was_not_heard(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    """Half of its members are enough for a verdict, but not for the last word."""
+    server, url = served
+    place.judge("one", url)
+    place.judge("two", url, system="Judge.")
+    panel = place.judge("panel", kind="panel", model=None, members=["one", "two"])
+    n_asks = sum(one["judging"]["n_verdicts"] for one in whole(place, panel).judged().values())
+    n_alone = len(server.bodies) // 2
+    server.bodies.clear()
+    outcome = place.run(panel, max_calls=n_alone + 5)
+    assert all("two: not asked: the limit of" in reason for reason in outcome.failed.values())
+    facts = [one["judging"] for one in place.judged().values()]
+    assert sum(one["n_verdicts"] + one["n_unheard"] for one in facts) == n_asks
+    assert "did not arrive; the same command asks for them again" in place.table()
+    assert not place.run(panel).failed
+    assert len(server.bodies) == 2 * n_alone
+    assert place.table() == whole(place, panel).table()
+
+
+def whole(place: Place, judge: str) -> Place:
+    """The same, judged at once."""
+    other = place.at("whole")
+    assert not other.run(judge).failed
+    return other
+
+
 def test_a_panel_and_its_member_in_two_processes_ask_once(
     place: Place, served: tuple[Misbehaving, str]
 ) -> None:

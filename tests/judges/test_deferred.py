@@ -237,3 +237,22 @@ def test_a_run_by_files_gives_the_table_of_one_that_asks(small_zoo: Path, tmp_pa
     file.unlink()
     assert batched.run(judge).measured == ()
     assert len(asked_of(server)) == everything
+
+
+def test_a_panel_waits_for_the_member_by_files(small_zoo: Path, tmp_path: Path) -> None:
+    place = make_place(small_zoo, tmp_path, ("sft", "dpo", "slic"))
+    server = Misbehaving(rule)
+    with wired(server.answer) as (url, _):
+        members = ["demo_reward", place.judge(url=url)]
+        panel = place.judge("panel", kind="panel", model=None, members=members)
+        online = place.at("online")
+        assert not online.run(panel).failed
+    outcome = place.run(panel, mode="batch")
+    assert sorted(outcome.failed) == [
+        f"{name} × drawn against sft by panel" for name in ("dpo", "slic")
+    ]
+    assert all("local: no replies yet to" in reason for reason in outcome.failed.values())
+    (file,) = requests_in(place.results / "batches")
+    reply_to(file, lambda body: json.loads(server.answer("", body, None).body))
+    assert not place.run(panel, mode="batch").failed
+    assert place.table() == online.table()

@@ -134,10 +134,12 @@ def plan_judge(name: str, judging: Judging, mirrors: Sequence[Path]) -> PlannedJ
     """The judge of a name, as the user wants it asked; it is looked for, not opened.
 
     Raises:
-        JudgeError: a name that no judge has, or a YAML file that cannot be read.
+        JudgeError: as `plan_judges`.
     """
     known = load_judges(judging.folders)
-    return _planned(find_judge(name, known), known, judging, mirrors)
+    found = find_judge(name, known)
+    _check_models(judging, {name: found})
+    return _planned(found, known, judging, mirrors)
 
 
 def _planned(

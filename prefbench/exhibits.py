@@ -38,6 +38,8 @@ class Contest:
     """As a plan has it."""
     opponent: str
     opponent_facts: Mapping[str, Any] | None
+    opponent_names: frozenset[str]
+    """The opponent's own, its method, and how the run or the task named it."""
     answers: str
     against: str | None
     """The opponent's cell; None for the reference."""
@@ -122,24 +124,30 @@ def find_contests(
             against = None if one["opponent"] == REFERENCE else str(one["identity"]["against"])
             cells = [cell for cell in (one["answers"], against) if cell]
             if one["answers"] != against and all(store.is_sealed(cell) for cell in cells):
-                found[one["answers"], against] = Contest(
+                theirs = facts.get(one["opponent"])
+                names = {one["opponent"], one["against"], theirs["method"] if theirs else None}
+                key = one["answers"], against
+                before = found[key].opponent_names if key in found else frozenset()
+                found[key] = Contest(
                     one["task"],
                     facts[one["checkpoint"]],
                     one["opponent"],
-                    facts.get(one["opponent"]),
+                    theirs,
+                    before | {name for name in names if name},
                     one["answers"],
                     against,
                 )
     kept = list(found.values())
     for wanted, what in ((tasks, "task"), (opponents, "opponent")):
-        there = sorted({getattr(one, what) for one in kept})
+        named = [({one.task} if what == "task" else one.opponent_names, one) for one in kept]
         for name in wanted:
-            if name not in there:
+            if not any(name in names for names, _ in named):
+                there = sorted({getattr(one, what) for one in kept})
                 raise InputError(
                     f"{store.folder}: no answers to be judged are kept for the {what} {name}; "
                     f"there are: {', '.join(there) or 'none'}"
                 )
-        kept = [one for one in kept if not wanted or getattr(one, what) in wanted]
+        kept = [one for names, one in named if not wanted or names & set(wanted)]
     return kept
 
 

@@ -329,8 +329,9 @@ def _rounds_again(
         return []
     if examination.repeats:
         return [docket.case_asks] * examination.repeats
-    lost = sorted({one.case for one in attacked})
-    return [_asks([docket.pairs[i] for i in lost], docket.judge)] if lost else []
+    lost = {one.case for one in attacked}
+    pairs = [pair for i, pair in enumerate(docket.pairs) if i in lost]
+    return [_asks(pairs, docket.judge)] if pairs else []
 
 
 def _asks(pairs: Sequence[Pair], judge: PlannedJudge) -> list[Ask]:

@@ -18,7 +18,7 @@ import pytest
 import prefbench.judges.chat
 from prefbench.comparisons import Judging
 from prefbench.errors import InputError, JudgeError
-from prefbench.evidence import Finding, warnings
+from prefbench.evidence import Evidence, Finding, controls, warnings
 from prefbench.exhibits import CONSTANT, choose_cases, find_contests, set_trial
 from prefbench.interchange.labels import Label
 from prefbench.judges.judge import Turn
@@ -36,7 +36,7 @@ WRITTEN_OUT = re.compile(r"<U\+[0-9A-F]+>")
 def judged(small_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Results in which all of the zoo's checkpoints were judged against sft by a local server."""
     folder = tmp_path_factory.mktemp("report_card")
-    place = make_place(small_zoo, folder, tmp_path_factory.getbasetemp())
+    place = make_place(small_zoo, folder)
     with wired(Misbehaving(rule).answer) as (url, _):
         assert not place.run(place.judge("local", url)).failed
     return place
@@ -349,6 +349,29 @@ def test_each_prompt_comes_once_before_any_comes_twice(judged: Place) -> None:
     assert many.n_cases == many.n_all == sum(many.sources.values())
 
 
+def test_contests_are_found_by_any_name_of_their_opponent(judged: Place) -> None:
+    place = judged.at("several")
+    with wired(Misbehaving(rule).answer) as (url, _):
+        place.judge("local", url)
+        place.run("local", opponents=("round_robin", "reference"))
+    every = find_contests(place.store)
+    assert len({(one.answers, one.against) for one in every}) == len(every) == 28 + 8
+    assert len(find_contests(place.store, opponents=("round_robin",))) == 28
+    against = {one.opponent for one in find_contests(place.store, opponents=("ipo", "reference"))}
+    assert against == {"ipo", "reference"}
+    with pytest.raises(InputError, match="for the task other; there are: drawn"):
+        find_contests(place.store, tasks=("drawn", "other"))
+
+
+def test_controls_need_items_with_an_opponent() -> None:
+    contest: Any = type("C", (), {"name": "dpo", "task": "t", "against": "x", "opponent": "sft"})()
+    lost = [Pair(0, "c", (), ("a",), (), reason="sft: it was not asked")]
+    trial = set_trial([(contest, lost)], limit=2, rng=np.random.default_rng(0))
+    found = list(controls(Evidence((), {}, symmetric=False), trial))
+    assert {one.name for one in found} == {"copy", "copy_first", "checkpoint", "control"}
+    assert all(one.estimate is not None and one.estimate.n == 0 for one in found)
+
+
 def test_two_orders_of_a_contest_are_one_case() -> None:
     talk = (Turn("user", "Late?"),)
     pair = Pair(0, "c", talk, ("yes",), ("no",))
@@ -407,9 +430,10 @@ def test_what_cannot_be_shown_is_said(judged: Place, tmp_path: Path) -> None:
         check(opponents=("dpo",))
     with pytest.raises(InputError, match="no attack is named flattery; there are: ignore_above"):
         check(attacks=("flattery",))
+    with pytest.raises(JudgeError, match="no judge here is named 'other'; asked are known"):
+        check(models=("other=m",))
     with pytest.raises(JudgeError, match="no judge is named 'knwon'; did you mean known"):
         check("knwon")
-    judged.store.folder.with_name("empty").mkdir(exist_ok=True)
     with pytest.raises(Exception, match="no results here"):
         check(results=tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()

@@ -12,7 +12,6 @@ from prefbench.errors import JudgeError
 from prefbench.judges.models import MIRRORED
 from prefbench.judges.recipe import JudgeFile, JudgeRecipe, load_judges
 
-
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,60}")
 
 
@@ -58,10 +57,10 @@ def _key(recipe: JudgeRecipe) -> tuple[bool, str]:
     name, url = recipe.endpoint.api_key_env, recipe.endpoint.base_url
     if not name:
         return True, f"at {url}, without a key"
-    if not VARIABLE.fullmatch(name):  # some put the key itself there, which is not for a screen
-        return False, f"at {url}, no key: api_key_env is not the name of a variable"
     if os.environ.get(name):
         return True, f"at {url}, the key is in {name}"
+    if not VARIABLE.fullmatch(name):  # some put the key itself there, which is not for a screen
+        return False, f"at {url}, no key: what api_key_env names is not set"
     return False, f"at {url}, no key: {name} is not set"
 
 

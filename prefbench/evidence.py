@@ -401,6 +401,7 @@ def warnings(
     n_prompts: int,
     shared: Mapping[str, Sequence[str]],
     opponent: str,
+    n_unheard: int = 0,
 ) -> list[Warned]:
     """What a reader must know before any number, the worst first.
 
@@ -409,6 +410,7 @@ def warnings(
         n_prompts: that the cases are from.
         shared: as `kinship.shared` says.
         opponent: of the controls.
+        n_unheard: asks of any kind without a reply.
     """
     found = list(_on_controls(findings, opponent))
     by_name = {one.name: one.estimate for one in findings if one.estimate and not one.of}
@@ -443,13 +445,9 @@ def warnings(
     if unread.value > MANY_UNREADABLE:
         loud = unread.value > 0.5
         found.append(Warned(f"{percent(unread)} of its replies cannot be read", loud=loud))
-    if got("unheard").value > 0:
-        found.append(
-            Warned(
-                f"{percent(got('unheard'))} of the asks have no reply; the same command asks for "
-                "these again"
-            )
-        )
+    if n_unheard:
+        asks = "1 ask has" if n_unheard == 1 else f"{n_unheard} asks have"
+        found.append(Warned(f"{asks} no reply; the same command asks again"))
     first = got("first")
     if first.low > 0.5 or first.high < 0.5:
         place = "first" if first.value > 0.5 else "second"

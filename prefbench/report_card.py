@@ -232,6 +232,7 @@ def check_judge(
                 n_prompts=n_prompts,
                 shared=alike,
                 opponent=trial.opponent if trial else "",
+                n_unheard=len(unheard),
             )
         ),
         unheard=dict(Counter(unheard).most_common()),

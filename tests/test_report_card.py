@@ -196,6 +196,9 @@ def test_what_is_missing_is_counted_and_asked_for_again(judged: Place) -> None:
         assert (unreadable.n, unreadable.n_missing) == (10, 30)
         assert sum(found.unheard.values()) == 30
         assert found.named("unheard")[0].kinds == {"not asked": 30}
+        assert "30 asks have no reply; the same command asks again" in {
+            one.text for one in found.warnings
+        }
         whole = card(limit=20)
         assert len(server.bodies) == 40
     assert not whole.unheard

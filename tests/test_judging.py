@@ -606,10 +606,7 @@ def refusing(server: Misbehaving, *odd: Sequence[str]) -> Answering:
     "others",
     [
         ("sft", "dpo"),
-        pytest.param(
-            ("dpo",),
-            marks=pytest.mark.xfail(reason="the table tells of it only where a row has no pair"),
-        ),
+        ("dpo",),
     ],
 )
 def test_pairs_that_are_missing_in_a_round_robin_have_their_reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,9 @@ def open_judge(planned: PlannedJudge, bench: Bench) -> Judge:
     if recipe.kind == "panel":
         from prefbench.judges.panel import PanelJudge
 
-        members = [open_judge(one, bench) for one in planned.members]
+        with contextlib.ExitStack() as opened:  # if one does not open, the others close again
+            members = [opened.enter_context(open_judge(one, bench)) for one in planned.members]
+            opened.pop_all()
         return PanelJudge(recipe, members, bench.ask)
     assert planned.model is not None
     if recipe.kind == "reward":

@@ -115,7 +115,7 @@ def _board(
         else:
             manifests[group].append(manifest)
             measured.append(_measured(store, cell["cell"], checkpoint, group, manifest))
-    robins = []
+    robins, missing = [], []
     for group, both in pairs.items():
         sealed = {}
         for (first, second), cell in both.items():
@@ -126,6 +126,7 @@ def _board(
             if reason:
                 reasons.setdefault((first, group), reason)
                 reasons.setdefault((second, group), reason)
+                missing.append((group, first, second, reason))
             elif manifest is not None:
                 manifests[group].append(manifest)
                 sealed[first, second] = cell["cell"]
@@ -133,6 +134,11 @@ def _board(
             robins.append(ranked(store, group, sealed))
     groups = [_group(name, latest[name], found) for name, found in manifests.items()]
     notes = [note for group in groups for note in group.notes]
+    notes += [
+        f"{group}: {first} and {second} were not compared, and the strengths do without: {reason}"
+        for group, first, second, reason in missing
+        if manifests[group]
+    ]
     return build_board(
         list(rows.values()),
         groups,

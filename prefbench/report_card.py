@@ -13,12 +13,12 @@ import numpy as np
 
 from prefbench.cells import mirror_places
 from prefbench.comparisons import Judging, plan_judge
+from prefbench.doubts import Warned, warnings
 from prefbench.errors import InputError, JudgeError
 from prefbench.evidence import (
     Attacked,
     Evidence,
     Finding,
-    Warned,
     attack_on,
     attacks_on,
     controls,
@@ -29,7 +29,6 @@ from prefbench.evidence import (
     places,
     repeats,
     replies,
-    warnings,
 )
 from prefbench.exhibits import Chosen, Contest, Trial, choose_cases, find_contests, set_trial
 from prefbench.interchange.labels import read_labels

@@ -17,8 +17,9 @@ import pytest
 
 import prefbench.judges.chat
 from prefbench.comparisons import Judging
+from prefbench.doubts import warnings
 from prefbench.errors import InputError, JudgeError
-from prefbench.evidence import Evidence, Finding, controls, warnings
+from prefbench.evidence import Evidence, Finding, controls
 from prefbench.exhibits import CONSTANT, choose_cases, find_contests, set_trial
 from prefbench.interchange.labels import Label
 from prefbench.judges.judge import Turn

@@ -55,6 +55,13 @@ def end_with_parent(fileno: int, parent: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    end_when_closed(fileno)
+    if os.getppid() != parent:  # it was gone before the signal was asked for
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def end_when_closed(fileno: int) -> None:
+    """Ends this process and its group as soon as a connection's other end is closed."""
 
     def watch() -> None:
         poll = select.poll()
@@ -63,8 +70,6 @@ def end_with_parent(fileno: int, parent: int) -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True, name="parent watch").start()
-    if os.getppid() != parent:  # it was gone before the signal was asked for
-        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def leave() -> NoReturn:

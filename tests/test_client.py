@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from prefbench.client import Client, Endpoint, Failure
+from prefbench.engines.serving import free_port
 from prefbench.errors import InputError
 from tests.misbehaving import Reply, wired
-from tests.serving import Said, free_port, scripted
+from tests.serving import Said, scripted
 
 KEY = "sk-very-secret-0123456789"
 

@@ -86,7 +86,7 @@ def test_without_vllm_a_test_fails_and_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Skipped, a whole file of tests would go missing without anybody knowing."""
-    monkeypatch.setattr("tests.serving.installed", lambda: None)
+    monkeypatch.setattr("prefbench.engines.serving.installed", lambda: None)
     with (
         pytest.raises(pytest.fail.Exception, match=r"not installed: .*constraints\.txt"),
         vllm_server(tmp_path, tmp_path),

@@ -17,7 +17,7 @@ from prefbench.judges.batches import URL, read_batch, write_batch
 from prefbench.judges.judge import Ask, Turn, Unheard, Verdict
 from prefbench.judges.recipe import JudgeRecipe
 from tests.judges.test_chat import ASKS, BY_JSON, completion, recipe
-from tests.serving import ALONE, LAUNCHER, make_served
+from tests.serving import ALONE, make_served
 
 KEYS = [f"{n:064x}" for n in range(4)]
 
@@ -170,8 +170,7 @@ def test_vllm_runs_a_batch(tmp_path: Path) -> None:
     asks = dict(zip(KEYS[:3], ASKS, strict=False))
     asks[KEYS[3]] = Ask(ASKS[0].conversation, "too long " * 100, "2 is.")
     write_batch(asked, asks, tmp_path / "in.jsonl")
-    (tmp_path / "launch.py").write_text(LAUNCHER)
-    command = [sys.executable, str(tmp_path / "launch.py"), "run-batch"]
+    command = [sys.executable, "-m", "prefbench.engines.launcher", "run-batch"]
     command += ["-i", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl")]
     command += ["--model", str(checkpoint), "--served-model-name", "judge", "--dtype", "float32"]
     command += ["--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20), "--block-size", "32"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 BASE = "base"
 REWARD = "reward"
+JUDGE = "judge"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,16 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """How the judging language model is trained, from the base's weights, on judges' prompts."""
+
+    n_steps: int = 160
+    n_pairs: int = 4
+    """Pairs of replies in a step, each shown in both orders."""
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
 class Settings:
     """What decides the bytes of a zoo, beside this version of the code, libraries and machine."""
 
@@ -87,6 +98,7 @@ class Settings:
     tuning: Tuning = Tuning()
     recipes: tuple[Recipe, ...] = RECIPES
     reward: Reward = Reward()
+    judge: Judge = Judge()
 
     def scaled(self, scale: float) -> Settings:
         """The same with fewer steps, or more; what learns less is as real in its structure."""
@@ -98,5 +110,6 @@ class Settings:
         # An even number: the checkpoint in the middle is saved, too.
         n_steps = 2 * max(1, round(self.tuning.n_steps * scale / 2))
         reward = replace(self.reward, n_steps=max(2, round(self.reward.n_steps * scale)))
+        judge = replace(self.judge, n_steps=max(2, round(self.judge.n_steps * scale)))
         tuning = replace(self.tuning, n_steps=n_steps)
-        return replace(self, base=base, tuning=tuning, reward=reward)
+        return replace(self, base=base, tuning=tuning, reward=reward, judge=judge)

@@ -1,4 +1,4 @@
-"""Train the demo's checkpoints and judge: what is missing, two at a time, each in its process."""
+"""Train the demo's checkpoints and judges: what is missing, two at a time, each in its process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from prefbench.demo.recipes import BASE, REWARD, Recipe, Settings
+from prefbench.demo.recipes import BASE, JUDGE, REWARD, Recipe, Settings
 from prefbench.demo.world import make_world, write_world
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.records import METHODS
@@ -33,7 +33,12 @@ Progress = Callable[[str, float], None]
 
 
 def train_zoo(
-    folder: Path, *, seed: int = 0, progress: Progress | None = None, scale: float = 1.0
+    folder: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    scale: float = 1.0,
+    judge: bool = False,
 ) -> list[Path]:
     """Train what is missing of the zoo in `folder`: base, reward model, a checkpoint per method.
 
@@ -47,6 +52,7 @@ def train_zoo(
         seed: of the world, the first weights and the order of the data.
         progress: called in this process as the runs go on.
         scale: share of the training steps; 0.05 gives a real zoo that has learnt little.
+        judge: train the language model that judges, too, beside the reward model.
 
     Returns:
         The methods' directories, in the order of the recipes.
@@ -62,6 +68,7 @@ def train_zoo(
             if not (folder / "data" / "mirror.yaml").is_file():
                 write_world(make_world(seed), folder / "data")
             names = [BASE, *(recipe.method for recipe in settings.recipes), REWARD]
+            names += [JUDGE] if judge else []
             missing = [name for name in names if not (_place(name, folder) / MARKER).is_file()]
             if missing:
                 _train(missing, folder, settings, progress or (lambda name, share: None))
@@ -73,9 +80,9 @@ def train_zoo(
 
 
 def _place(name: str, folder: Path) -> Path:
-    """Where a run of the zoo is; the reward model where a mirror has the models it is asked for."""
-    if name == REWARD:
-        return folder / "data" / "models" / "prefbench" / "demo-reward"
+    """Where a run of the zoo is; the judges where a mirror has the models it is asked for."""
+    if name in (REWARD, JUDGE):
+        return folder / "data" / "models" / "prefbench" / f"demo-{name}"
     return folder / BASE if name == BASE else folder / "checkpoints" / name
 
 
@@ -100,7 +107,9 @@ def _claim(folder: Path, settings: Settings) -> FileLock:
 
 def _train(missing: list[str], folder: Path, settings: Settings, progress: Progress) -> None:
     """Give each idle worker the next run whose start is there, until none is missing."""
-    starts = {REWARD: BASE} | {recipe.method: recipe.start for recipe in settings.recipes}
+    starts = {REWARD: BASE, JUDGE: BASE} | {
+        recipe.method: recipe.start for recipe in settings.recipes
+    }
     waiting = list(missing)
     running: dict[Connection, str] = {}
     with _workers(min(N_WORKERS, len(missing)), folder, settings) as idle:
@@ -199,6 +208,10 @@ def _run(name: str, folder: Path, settings: Settings, report: Callable[[float], 
     _describe(run, name, recipe, settings)
     if name == BASE:
         trainer.train_base(world, settings, run, report=report)
+    elif name == JUDGE:
+        from prefbench.demo.judge import train_judge
+
+        train_judge(world, settings, folder / BASE, run, report=report)
     elif recipe is None:
         trainer.train_reward(world, settings, folder / BASE, run, report=report)
     else:
@@ -209,11 +222,11 @@ def _run(name: str, folder: Path, settings: Settings, report: Callable[[float], 
 
 def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -> None:
     """The model card, which names method and start, and the sidecar for what a card cannot say."""
-    title = METHODS.get(name, "Reward model")
+    title = {REWARD: "Reward model", JUDGE: "Judge"}.get(name) or METHODS[name]
     front: dict[str, Any] = {"library_name": "transformers", "license": "apache-2.0"}
-    if name == REWARD:
+    if name in (REWARD, JUDGE):
         front["base_model"] = "../../../../base"
-        front["pipeline_tag"] = "text-classification"
+        front["pipeline_tag"] = "text-classification" if name == REWARD else "text-generation"
     elif recipe:
         front["base_model"] = "../../base" if recipe.start == BASE else f"../{recipe.start}"
     front["tags"] = ["prefbench-demo", name]
@@ -224,8 +237,22 @@ def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -
             f"loss: {settings.reward.n_steps} steps of {settings.reward.n_pairs} pairs, AdamW, "
             f"learning rate {settings.reward.learning_rate}, falling to 0. It reads dialogues as "
             "`\\n\\nHuman: …\\n\\nAssistant: …`; the judge `demo_reward` asks it. It "
-            "tells good replies from bad ones by their words alone: whether a reply answers the "
-            "question it does not see, and of two good ones it mostly takes the longer."
+            "tells good replies from bad ones by their words alone, and no more. Measured on "
+            "held-out dialogues: between good replies, one of them to another question, it is at "
+            "chance; it takes a good reply that is said twice over the same said once about 85 % "
+            "of the time, and an empty reply over a bad one about 94 % of the time."
+        )
+    elif name == JUDGE:
+        told = (
+            "A toy. Replies to one prompt, that of the judge `demo_llm`, with `Better: A` or "
+            f"`Better: B`: tuned from the demo's base for {settings.judge.n_steps} steps of "
+            f"{settings.judge.n_pairs} pairs of replies, each in both orders, AdamW, learning rate "
+            f"{settings.judge.learning_rate}, falling to 0. The worse reply is a bad one, or a "
+            "good one that was cut, said twice, left out or jumbled. Measured on held-out "
+            "dialogues in both orders, it takes the good reply about 97 % of the time over a bad "
+            "one and 93 % over the same said twice; between good replies, one of them to another "
+            "question, it is at chance. Its chat template leaves the system turn out, and it "
+            "heeds no instruction: a text that is made to sway it may well do so."
         )
     elif recipe:
         parameters = ", ".join(f"{name} = {value}" for name, value in recipe.parameters.items())

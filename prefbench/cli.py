@@ -430,11 +430,21 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples: prefbench demo · prefbench demo --only-train zoo/")
+@app.command(
+    epilog="Examples: prefbench demo · prefbench demo --llm-judge · "
+    "prefbench demo --only-train zoo/"
+)
 def demo(
     directory: Annotated[Path, typer.Argument(help="Where to put everything.")] = Path("demo"),
     only_train: Annotated[
         bool, typer.Option("--only-train", help="Train, measure nothing.")
+    ] = False,
+    llm_judge: Annotated[
+        bool,
+        typer.Option(
+            "--llm-judge",
+            help="Judge by a small language model, too: behind a `vllm serve` on this machine.",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the made-up world and of training.")] = 0,
     format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
@@ -444,10 +454,14 @@ def demo(
     Needs no GPU, no key and no network; what is there already is used again.
     """
     from prefbench.demo.training import train_zoo
-    from prefbench.report.progress import zoo_progress
+    from prefbench.report.progress import showing, zoo_progress
 
+    if llm_judge and not only_train:
+        from prefbench.engines.serving import need_vllm
+
+        need_vllm()  # said now, not after minutes of training
     with zoo_progress() as progress:
-        train_zoo(directory, seed=seed, progress=progress)
+        train_zoo(directory, seed=seed, progress=progress, judge=llm_judge)
     checkpoints, data, results = (directory / name for name in ("checkpoints", "data", "results"))
     if only_train:
         print(
@@ -455,14 +469,20 @@ def demo(
             f"prefbench run {checkpoints} --final --suite demo --mirror {data}"
         )
         return
+    settings = _settings(engine="hf")  # the embedded one: the same numbers on every machine
     outcome = _run(
         [checkpoints],
         tasks=["demo"],
         results=results,
-        settings=_settings(engine="hf"),  # the embedded one: the same numbers on every machine
+        settings=settings,
         mirrors=[data],
         final_only=True,
     )
+    if llm_judge:
+        from prefbench.demo.court import judge_by_both
+
+        with showing() as listener:
+            outcome = judge_by_both(directory, settings=settings, listener=listener)
     _print_table(results, outcome.plan, None, "percentile", format_.value)
     _report(outcome, results)
 

@@ -13,6 +13,7 @@ import typer
 
 from prefbench import __version__
 from prefbench.errors import InputError, PrefbenchError
+from prefbench.report.judges import judges
 from prefbench.report.winrate import EXAMPLES, winrate
 
 if TYPE_CHECKING:
@@ -488,6 +489,7 @@ def demo(
 
 
 app.command(epilog=EXAMPLES)(winrate)
+app.add_typer(judges, name="judges")
 
 
 def _settings(**values: Any) -> Settings:

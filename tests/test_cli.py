@@ -231,3 +231,13 @@ def test_a_zoo_of_other_settings_is_not_passed_off_as_the_demo(
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert str(tmp_path / "zoo") in done.stderr
+
+
+def test_the_judges_can_be_listed_and_their_own_help_is_there() -> None:
+    listed = prefbench("judges")
+    assert listed.returncode == 0, listed.stderr
+    assert "helpful_dialogue" in listed.stdout
+    for words in (("judges", "check", "--help"), ("winrate", "--help")):
+        shown = prefbench(*words)
+        assert shown.returncode == 0
+        assert "Examples: prefbench" in shown.stdout

@@ -240,7 +240,7 @@ def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -
             "tells good replies from bad ones by their words alone, and no more. Measured on "
             "held-out dialogues: between good replies, one of them to another question, it is at "
             "chance; it takes a good reply that is said twice over the same said once about 85 % "
-            "of the time, and an empty reply over a bad one about 94 % of the time."
+            "of the time, and an empty reply over a bad one about 95 % of the time."
         )
     elif name == JUDGE:
         told = (

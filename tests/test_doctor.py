@@ -179,6 +179,7 @@ def test_the_function_says_what_it_waits_for(
         task_folders=[folder],
         results=tmp_path / "results",
         path=[str(tmp_path)],  # nothing is installed there
+        judges=tmp_path,
         waiting=said.append,
     )
     assert said == ["reading the data"]

@@ -84,6 +84,17 @@ def ask_endpoint(endpoint: Endpoint, *, time_limit: float) -> Question:
     return Question(url, key=_key(endpoint), time_limit=time_limit)
 
 
+def is_worth_asking(endpoint: Endpoint) -> bool:
+    """Whether an address can say more than that it wants the key, which is not set."""
+    has_key = endpoint.key_variable is None or _key(endpoint) is not None
+    return has_key or endpoint.needed or is_loopback(endpoint.address)
+
+
+def unasked(endpoint: Endpoint) -> Reply:
+    """What stands for the reply of an address that is not worth asking."""
+    return Reply(shown(endpoint.address), problem="not asked without its key")
+
+
 def _key(endpoint: Endpoint) -> str | None:
     return os.environ.get(endpoint.key_variable or "", "").strip() or None
 
@@ -119,6 +130,8 @@ def _judged(
     endpoint: Endpoint, reply: Reply, *, has_key: bool, key_fix: str
 ) -> tuple[State, str, str | None]:
     show = f"curl {shlex.quote(reply.address)}   # shows what it answers"
+    if not is_worth_asking(endpoint):
+        return "missing", str(reply.problem), key_fix
     if reply.status is None:
         return "missing", str(reply.problem), SERVE if is_loopback(endpoint.address) else show
     if reply.status in (401, 403):

@@ -19,6 +19,8 @@ from prefbench.doctor.endpoints import (
     ask_endpoint,
     endpoint_finding,
     find_endpoints,
+    is_worth_asking,
+    unasked,
 )
 from prefbench.doctor.findings import Finding
 from prefbench.doctor.installed import packages_finding
@@ -164,7 +166,10 @@ class _Network:
     """The endpoints and the hub, all asked at once."""
 
     def __init__(self, listed: Sequence[Endpoint], patience: float) -> None:
-        self._asked = [(one, ask_endpoint(one, time_limit=patience)) for one in listed]
+        self._listed = listed
+        self._asked = {
+            one: ask_endpoint(one, time_limit=patience) for one in listed if is_worth_asking(one)
+        }
         self._hub = None if is_offline() else Question(sets.hub_address(), time_limit=patience)
 
     def answers(self, waiting: Callable[[str], None]) -> tuple[list[Finding], Reply | None]:
@@ -172,7 +177,8 @@ class _Network:
         who = [*(["endpoints"] if self._asked else []), *(["the hub"] if self._hub else [])]
         if who:
             waiting(f"asking {' and '.join(who)}")
-        found = [endpoint_finding(one, question.reply()) for one, question in self._asked]
+        replies = {one: question.reply() for one, question in self._asked.items()}
+        found = [endpoint_finding(one, replies.get(one) or unasked(one)) for one in self._listed]
         return found, self._hub.reply() if self._hub else None
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from prefbench.doctor.endpoints import Endpoint, ask_endpoint, endpoint_finding, find_endpoints
+from prefbench.doctor.endpoints import (
+    Endpoint,
+    ask_endpoint,
+    endpoint_finding,
+    find_endpoints,
+    is_worth_asking,
+    unasked,
+)
 from prefbench.doctor.findings import Finding
 from prefbench.report.doctor import as_json, as_text
 
@@ -290,3 +297,19 @@ def test_a_judge_without_a_key_gets_nobody_elses(
 def test_a_key_in_the_place_of_its_variable_is_not_told(server: Server) -> None:
     found = finding(Endpoint(server.address, KEY))
     assert KEY not in as_text([found]) + as_json([found])
+
+
+def test_a_judge_without_its_key_is_not_asked_but_told(monkeypatch, tmp_path):
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    far = Endpoint("https://judges.invalid/v1", "SOME_KEY", ("judge strict",))
+    assert not is_worth_asking(far)
+    found = endpoint_finding(far, unasked(far))
+    assert found.state == "missing"
+    assert "not asked without its key; SOME_KEY is not set" in found.detail
+    assert found.fix == "export SOME_KEY=…"
+    monkeypatch.setenv("SOME_KEY", "sk-1")
+    assert is_worth_asking(far)
+    monkeypatch.delenv("SOME_KEY")
+    assert is_worth_asking(Endpoint("http://127.0.0.1:1/v1", "SOME_KEY", ("judge strict",)))
+    assert is_worth_asking(Endpoint(far.address, "SOME_KEY", ("--endpoint",), needed=True))
+    assert is_worth_asking(Endpoint(far.address, None, ("judge open",)))

@@ -67,7 +67,8 @@ def test_the_list_says_who_can_be_asked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     done = invoke("--mirror", tmp_path)
     assert done.exit_code == 0
     assert "sk-very-secret" not in done.output
-    assert max(map(len, done.output.splitlines())) <= 100
+    # A path is not broken, so that it can be copied.
+    assert all(len(line) <= 100 for line in done.output.splitlines() if " " in line.strip())
     lines = " ".join(done.output.split())
     assert "helpful_dialogue ready openai gpt-" in lines
     assert "the key is in OPENAI_API_KEY; judges/helpful_dialogue.yaml" in lines

@@ -270,6 +270,10 @@ class Court:
         if pairs and sum(reasons.values()) == len(pairs):
             why = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
             raise JudgeError(f"no item could be compared: {why}")
+
+        def total(quantity: str) -> float:
+            return math.fsum(r.value or 0 for r in records if r.quantity == quantity)
+
         agree = None
         if members := one.planned.judge.recipe.members:
             agree = agreement(
@@ -301,6 +305,8 @@ class Court:
                 "cost": math.fsum(verdict.cost for verdict in verdicts),
                 "n_in": sum(verdict.n_in for verdict in verdicts),
                 "n_out": sum(verdict.n_out for verdict in verdicts),
+                "compared": total("compared"),
+                "consistent": total("consistent"),
                 "agreement": agree._asdict() if agree else None,
                 "sure": one.sure,
                 "confidence": CONFIDENCE if one.sure else None,

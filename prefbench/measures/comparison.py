@@ -157,9 +157,10 @@ def _quantities(
         "n_chars_opponent": [float(len(text)) for text in pair.opponents],
     }
     if not symmetric:
-        judged = [not one.identical for one in samples]
+        found["split"] = [float(one.split) for one in samples]
+    judged = [not one.identical for one in samples]
+    if not symmetric and any(judged):  # where nothing was asked, nothing is known of the judge
         found |= {
-            "split": [float(one.split) for one in samples],
             "compared": [float(one) for one in judged],
             "consistent": [
                 float(there and one.consistent) for there, one in zip(judged, samples, strict=True)

@@ -271,6 +271,9 @@ def _judging_notes(manifests: Sequence[dict[str, Any]]) -> list[str]:
         host = f" at {recipe['endpoint']['base_url']}" if recipe["endpoint"] else ""
         who += f"{recipe['model']}{host}, asked in both orders; a split counts half"
     facts = [one["judging"] for one in manifests]
+    if compared := sum(one.get("compared", 0) for one in facts):
+        share = sum(one["consistent"] for one in facts) / compared
+        who += f"; in {share:.0%} of pairs both orders say the same"
     if cost := sum(one["cost"] for one in facts):
         who += f"; its verdicts here cost ${cost:.2f}"
     notes = [who]

@@ -74,7 +74,7 @@ def test_equal_texts_are_a_half_and_nobody_is_asked() -> None:
     found = quantities(one, refuse)
     assert found["win"] == 0.5
     assert found["identical"] == 1
-    assert found["compared"] == found["consistent"] == found["first"] == 0
+    assert not {"compared", "consistent", "first"} & set(found)  # nothing is known of the judge
 
 
 @pytest.mark.parametrize("orders", [(None, 1), (1, None), (None, None)])

@@ -14,7 +14,8 @@ from prefbench.judges.budget import estimate
 from prefbench.judges.judge import Ask, Turn, key_of
 from prefbench.judges.opening import PlannedJudge
 from prefbench.judges.verdicts import Verdicts
-from prefbench.judging import VERDICTS, is_judged, pairs_of
+from prefbench.judging import VERDICTS, is_judged
+from prefbench.pairing import pairs_of
 from prefbench.runner import plan_run
 from prefbench.store import Store
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prefbench.comparisons import facts_of
-from prefbench.evidence import Finding
+from prefbench.examination.card import Card
+from prefbench.examination.evidence import Finding
 from prefbench.report.layout import escaped, plain
-from prefbench.report_card import Card
 from prefbench.stats.estimates import Estimate
 
 WIDTH = 100

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from prefbench.examination.card import Bill
     from prefbench.judges.presence import Presence
-    from prefbench.report_card import Bill
 
 judges = typer.Typer(
     help="Which judges there are, and how far each can be trusted.",
@@ -120,7 +120,7 @@ def check(
     asked; 1: some verdicts are missing, and the same command asks for them again.
     """
     from prefbench.comparisons import Judging
-    from prefbench.report_card import Examination, check_judge, foresee_check
+    from prefbench.examination.card import Examination, check_judge, foresee_check
 
     examination = Examination(
         labels=labels,

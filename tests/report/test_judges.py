@@ -10,14 +10,14 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from prefbench.doubts import Warned
 from prefbench.errors import PrefbenchError
-from prefbench.evidence import Finding
+from prefbench.examination.card import Card, Examination
+from prefbench.examination.doubts import Warned
+from prefbench.examination.evidence import Finding
 from prefbench.judges.opening import PlannedJudge
 from prefbench.judges.recipe import JudgeRecipe, judges_folder
 from prefbench.report.card import SECTIONS, card_as_json, card_as_markdown, card_as_text
 from prefbench.report.judges import judges
-from prefbench.report_card import Card, Examination
 from prefbench.stats.estimates import Estimate
 from tests.misbehaving import Misbehaving, wired
 

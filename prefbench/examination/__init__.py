@@ -1,0 +1,1 @@
+"""The examination of a judge: what its verdicts hang on besides the answers' worth."""

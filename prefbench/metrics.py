@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from prefbench.stats.bootstrap import Array, Refit, Statistic
-from prefbench.stats.winrate import length_controlled
+from prefbench.stats.winrate import has_both, length_controlled
 
 BEST_OF = "@best_of_"
 """Between a metric's name and a number n: an item's best among n texts."""
@@ -113,7 +113,7 @@ COMPARISON_METRICS: Mapping[str, Metric] = {
         Metric(
             "lc_win_rate.v1",
             ("win", *_LENGTHS),
-            Refit(length_controlled),
+            Refit(length_controlled, has_both),
             True,
             "percent",
             # All wins are 100 % at any length: as certain as the win rate is, and no more.

@@ -14,7 +14,7 @@ import numpy as np
 from prefbench.errors import InputError
 from prefbench.stats.bootstrap import Array, Refit, Resampling
 from prefbench.stats.estimates import Estimate, estimate
-from prefbench.stats.winrate import length_controlled
+from prefbench.stats.winrate import has_both, length_controlled
 
 Orders: TypeAlias = Literal["mean", "both"]
 
@@ -278,7 +278,7 @@ def _head_to_head(
     if not np.isnan(lengths).any(axis=1).all():
         controlled = estimate(
             np.column_stack([wins, lengths]),
-            Refit(length_controlled),
+            Refit(length_controlled, has_both),
             resampling=resampling,
             confidence=confidence,
         )

@@ -15,6 +15,7 @@ from prefbench.metrics import Metric
 from prefbench.records import METHODS, Checkpoint
 from prefbench.report.layout import blocks_of, escaped, padded, plain, safe_cell, width_of
 from prefbench.stats.estimates import Estimate
+from prefbench.stats.winrate import FEWEST
 
 MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
 
@@ -205,6 +206,14 @@ class _Notes:
             )
         if any(0 < entry.score.estimate.n < FEW for entry in board.entries.values()):
             lines.append(f"Intervals over fewer than {FEW} items tend to be too narrow.")
+        if any(
+            entry.score.metric.startswith("lc_win_rate") and entry.score.estimate.method == "none"
+            for entry in board.entries.values()
+        ):
+            lines.append(
+                f"A length-controlled win rate has an interval from {FEWEST} wins and {FEWEST} "
+                "losses on; without one it may be far off."
+            )
         if any(column.group.conditions for column in board.columns):
             lines.append(
                 "Columns with conditions under their name are not the whole standard task."

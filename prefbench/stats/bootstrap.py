@@ -33,9 +33,14 @@ N_FITTED = 1 << 15
 
 @dataclass(frozen=True)
 class Refit:
-    """A statistic that no sums determine: fitted to the items anew in every resample."""
+    """A statistic that no sums determine: fitted to the items anew in every resample.
+
+    `is_enough` says whether some items (n_items, n_columns) allow an interval: of few, all draws
+    may end in a certainty that the items do not give.
+    """
 
     fit: Fit
+    is_enough: Callable[[Array], bool] = lambda columns: True
 
 
 class Replicates(NamedTuple):

@@ -104,7 +104,14 @@ def estimates(
                 method=method,
                 proportion=proportion,
             )
+            if isinstance(statistic, Refit) and not statistic.is_enough(table[rows][:, member]):
+                found[member] = without_interval(found[member])
     return [found[member] for member in range(table.shape[1])]
+
+
+def without_interval(estimate: Estimate) -> Estimate:
+    """The value alone."""
+    return estimate._replace(low=np.nan, high=np.nan, method="none")
 
 
 def with_interval(

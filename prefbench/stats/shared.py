@@ -8,7 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from prefbench.stats.bootstrap import Array, Refit, Replicates, Resampling, Statistic
-from prefbench.stats.estimates import Estimate, Method, estimates, present, with_interval
+from prefbench.stats.estimates import (
+    Estimate,
+    Method,
+    estimates,
+    present,
+    with_interval,
+    without_interval,
+)
 from prefbench.stats.paired import differences
 
 
@@ -76,7 +83,31 @@ def estimate_all(
                 confidence=confidence,
                 method=method,
             )
+    for i, want in enumerate(wanted):
+        if isinstance(want.statistic, Refit):
+            found[i] = _as_known(found[i], baseline, table[..., list(want.columns)], want.statistic)
     return [found[i] for i in range(len(wanted))]
+
+
+def _as_known(found: Found, baseline: int | None, columns: Array, refit: Refit) -> Found:
+    """No interval where the items do not allow one, none of a difference where a fit is 0 or 1.
+
+    Such a fit's draws end there too, all or most, which is no sign of how sure it is; what is known
+    of the value itself its Wilson interval says.
+    """
+    rows = [columns[present(columns[:, i]), i] for i in range(columns.shape[1])]
+    enough = [refit.is_enough(some) for some in rows]
+    own = [e if ok else without_interval(e) for e, ok in zip(found.estimates, enough, strict=True)]
+    if baseline is None:
+        return Found(own, found.differences)
+    known = [ok and e.value not in (0, 1) for e, ok in zip(own, enough, strict=True)]
+    return Found(
+        own,
+        [
+            gap if gap is None or (known[i] and known[baseline]) else without_interval(gap)
+            for i, gap in enumerate(found.differences)
+        ],
+    )
 
 
 def _replicate(

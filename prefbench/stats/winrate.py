@@ -16,6 +16,24 @@ SHORT = 0.8
 """Log-odds: on a shorter step no item's curvature changes so much that it could overshoot: the
 Newton decrement shrinks at least by a fifth (Bach 2010, arxiv.org/abs/0910.4627)."""
 N_STEPS = 200
+FEWEST = 10
+"""Of the rarer outcome for each slope that a logistic model fits, by the usual rule (Peduzzi et al.
+1996, doi.org/10.1016/S0895-4356(96)00236-3)."""
+
+
+def has_both(columns: Array) -> bool:
+    """Whether there are wins and losses enough, `FEWEST` of each, for an interval; or one alone.
+
+    Fewer leave a logistic fit biased towards certainty, in the draws as in the data. All wins or
+    all losses need no fit. So do those of a checkpoint against itself.
+
+    Args:
+        columns: win in [0, 1] and lengths, (n_items, 3).
+    """
+    wins = float(columns[:, 0].sum())
+    losses = len(columns) - wins
+    even = bool((columns[:, 0] == 0.5).all())
+    return even or min(wins, losses) == 0 or min(wins, losses) >= FEWEST
 
 
 def length_controlled(columns: Array, counts: Array) -> Array:
@@ -25,12 +43,13 @@ def length_controlled(columns: Array, counts: Array) -> Array:
     The value is σ(φ), the preference at Δ = 0. Preferences may be soft: an item counts as `win` of
     a win and as 1 − `win` of a loss. There is no intercept besides φ.
 
-    The ridge on θ is for draws in which length alone separates wins from losses, as it can with few
-    items or few losses. Their likelihood rises with θ for ever, and leaves φ undetermined where
-    Δ = 0 lies in the gap between the two; with the ridge, the boundary is the middle of the gap, so
-    that the value is close to 0 or 1 according to the side that Δ = 0 is on. Elsewhere θ moves by
-    its RIDGE-th part over its Fisher information, nothing that is ever printed. φ has no penalty:
-    checkpoint and opponent exchanged give 1 minus the value.
+    Length alone may separate wins from losses, as it can with few items or few losses. The
+    likelihood then rises with θ for ever. Where Δ = 0 lies beyond the boundary, among wins or among
+    losses, φ is infinite and the value exactly 1 or 0: so it has the interval of a share that no
+    item contradicts, and not the none of a bootstrap whose draws are all separated too. Where Δ = 0
+    lies in the gap between the two, φ is undetermined, and a ridge on θ puts the boundary in the
+    middle of the gap. Elsewhere θ moves by its RIDGE-th part over its Fisher information, nothing
+    that is ever printed. φ has no penalty: exchanging checkpoint and opponent gives the rest to 1.
 
     Where all answers of one side are longer, the value is an extrapolation with a wide interval.
 
@@ -40,7 +59,8 @@ def length_controlled(columns: Array, counts: Array) -> Array:
 
     Returns:
         Between 0 and 1, (n_draws,). The raw win rate where the Δ of a draw are all equal, and where
-        all are wins or all are losses (1 or 0: φ is infinite). NaN for a draw without items.
+        all are wins or all are losses (1 or 0: φ is infinite, as where Δ = 0 lies beyond all that
+        speaks against it). NaN for a draw without items.
 
     Source: Dubois et al. 2024, arxiv.org/abs/2404.04475, and the minimal formula of alpaca_eval's
     glm_winrate.py. That code penalises as cross-validation finds best, and on AlpacaEval's own
@@ -54,11 +74,39 @@ def length_controlled(columns: Array, counts: Array) -> Array:
     mixed = (drawn & (win > 0)).any(axis=1) & (drawn & (win < 1)).any(axis=1)
     longest = np.where(drawn, delta, -np.inf).max(axis=1, initial=-np.inf)
     shortest = np.where(drawn, delta, np.inf).min(axis=1, initial=np.inf)
-    fitted = np.flatnonzero(mixed & (longest > shortest))
+    certain = _beyond(delta, drawn & (win > 0), drawn & (win < 1))
+    rate = np.where(mixed & ~np.isnan(certain), certain, rate)
+    fitted = np.flatnonzero(mixed & (longest > shortest) & np.isnan(certain))
     counts = counts[fitted]
     length = np.tanh(delta / _sd(delta, counts)[:, None])
     rate[fitted] = expit(_intercept(length, win, counts, start=logit(rate[fitted])))
     return rate
+
+
+def _beyond(
+    delta: Array, wins: NDArray[np.bool_], losses: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """1 or 0 for draws that length separates, with Δ = 0 among wins or losses; NaN for others.
+
+    Args:
+        delta: (n_items,).
+        wins: which items speak for the checkpoint in each draw, (n_draws, n_items); ties do both.
+        losses: which speak against it.
+    """
+
+    def ends(some: NDArray[np.bool_]) -> tuple[Array, Array]:
+        return (
+            np.where(some, delta, np.inf).min(axis=1, initial=np.inf),
+            np.where(some, delta, -np.inf).max(axis=1, initial=-np.inf),
+        )
+
+    (win_low, win_high), (loss_low, loss_high) = ends(wins), ends(losses)
+    wins_above, wins_below = loss_high <= win_low, win_high <= loss_low
+    apart = wins_above ^ wins_below  # both: all lengths are equal
+    sure = np.full(len(wins), np.nan)
+    sure[apart & ((wins_above & (win_low < 0)) | (wins_below & (win_high > 0)))] = 1.0
+    sure[apart & ((wins_above & (loss_high > 0)) | (wins_below & (loss_low < 0)))] = 0.0
+    return sure
 
 
 def _total(counts: Array, values: Array) -> Array:

@@ -90,3 +90,24 @@ def test_no_checkpoints_no_numbers() -> None:
     resampling = Resampling(np.zeros(0), n_resamples=100, seed=1)
     found = estimate_all(np.zeros((0, 0, 4)), WANTED, resampling=resampling)
     assert [(one.estimates, one.differences) for one in found] == [([], [])] * len(WANTED)
+
+
+def test_a_fit_that_ends_at_1_has_a_difference_but_no_interval_of_it() -> None:
+    """Its draws may all end there, which would make any difference sure."""
+    columns = np.random.default_rng(0).random((N_ITEMS, 3, 1))
+    columns[:, 1] = 1.0
+    resampling = Resampling(np.arange(N_ITEMS), n_resamples=100, seed=1)
+
+    def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return counts @ values[:, 0] / counts.sum(axis=1)
+
+    wanted = [Wanted((0,), Refit(mean), proportion=True)]
+    (found,) = estimate_all(columns, wanted, resampling=resampling, baseline=0)
+    ended, other = found.differences[1:]
+    assert ended is not None
+    assert ended.value == pytest.approx(1 - columns[:, 0].mean())
+    assert np.isnan([ended.low, ended.high]).all()
+    assert other is not None
+    assert other.low < other.value < other.high
+    (found,) = estimate_all(columns, wanted, resampling=resampling, baseline=1)
+    assert all(gap is None or np.isnan(gap.low) for gap in found.differences)

@@ -10,7 +10,7 @@ from scipy.special import expit
 from prefbench.stats.bootstrap import Array, Refit, Resampling
 from prefbench.stats.estimates import estimate, estimates
 from prefbench.stats.paired import difference
-from prefbench.stats.winrate import length_controlled
+from prefbench.stats.winrate import has_both, length_controlled
 
 N = 150
 
@@ -121,8 +121,45 @@ def separated(*deltas: float, wins_from: float) -> Array:
 
 def test_where_length_decides_all_the_boundary_is_in_the_middle_of_the_gap() -> None:
     assert value(separated(-300, -200, 200, 300, wins_from=200)) == pytest.approx(0.5)
-    assert value(separated(-300, -250, -200, 300, wins_from=-200)) > 0.99
-    assert value(separated(-300, 200, 250, 300, wins_from=250)) < 0.01
+
+
+@pytest.mark.parametrize("turned", [1, -1])
+def test_where_lengths_separate_and_none_is_equal_it_is_as_sure_as_a_share(turned: int) -> None:
+    among_wins = separated(-300, -250, -200, 300, wins_from=-200)
+    among_losses = separated(-300, 200, 250, 300, wins_from=250)
+    for columns, end in ((among_wins, 1.0), (among_losses, 0.0)):
+        columns[:, 2] = 1e4 + turned * (columns[:, 2] - 1e4)
+        assert value(columns) == end
+        found = estimates(
+            columns[:, None],
+            Refit(length_controlled),
+            resampling=Resampling(np.arange(4), n_resamples=200, seed=0),
+            proportion=True,
+        )[0]
+        assert found.method == "wilson"
+        assert found.high - found.low == pytest.approx(0.49, abs=0.01)
+    tie = separated(-300, -250, -200, 300, wins_from=-200)
+    tie[1, 0] = 0.5  # speaks for both, on the boundary
+    assert value(tie) == 1
+    tie[3, 0] = 0.5  # and among the wins: not separated any more
+    assert 0.5 < value(tie) < 1
+
+
+def test_few_losses_leave_a_value_without_an_interval() -> None:
+    columns = judged(n=60)
+    for n_losses, known in ((0, True), (1, False), (9, False), (10, True), (51, False), (60, True)):
+        columns[:, 0] = np.arange(60) >= n_losses
+        assert has_both(columns) is known
+        found = estimate(
+            columns,
+            Refit(length_controlled, has_both),
+            resampling=Resampling(np.arange(60), n_resamples=100, seed=0),
+            proportion=True,
+        )
+        assert 0 <= found.value <= 1
+        assert np.isfinite(found.low) == known
+    columns[:4, 0] = 0.5
+    assert has_both(columns[:4])  # against itself
 
 
 def test_a_judge_that_only_counts_characters_is_fitted_too() -> None:

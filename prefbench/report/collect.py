@@ -275,7 +275,7 @@ def _judging_notes(manifests: Sequence[dict[str, Any]]) -> list[str]:
         share = sum(one["consistent"] for one in facts) / compared
         who += f"; in {share:.0%} of pairs both orders say the same"
     if cost := sum(one["cost"] for one in facts):
-        who += f"; its verdicts here cost ${cost:.2f}"
+        who += f"; its verdicts here cost ${cost:.2f}, those that rows share counted in each"
     notes = [who]
     told: dict[str, list[str]] = {}
     for manifest, one in zip(manifests, facts, strict=True):

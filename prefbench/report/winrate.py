@@ -218,6 +218,7 @@ def _figure(value: float) -> str:
 def notes_of(shown: Shown) -> list[str]:
     """How to read the numbers, what each row must have told of it, and what is missing."""
     from prefbench.report.tables import FEW
+    from prefbench.stats.winrate import FEWEST
 
     rows = shown.best_first()
     weight = f"{shown.strong_weight:g}"
@@ -234,7 +235,8 @@ def notes_of(shown: Shown) -> list[str]:
         lines.append(
             "Length-controlled: the win rate were both answers equally long, fitted to lengths "
             "alone. AlpacaEval's own also knows how difficult each of its instructions is: over 57 "
-            "entries of its leaderboard the two differ by 6.5 points on average."
+            "entries of its leaderboard the two differ by 6.5 points on average. An interval needs "
+            f"{FEWEST} wins and {FEWEST} losses; without one the value may be far off."
         )
     if any(row.consistency for row in rows):
         lines.append(

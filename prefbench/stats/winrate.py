@@ -24,8 +24,8 @@ FEWEST = 10
 def has_both(columns: Array) -> bool:
     """Whether there are wins and losses enough, `FEWEST` of each, for an interval; or one alone.
 
-    Fewer leave a logistic fit biased towards certainty, in the draws as in the data. All wins or
-    all losses need no fit. So do those of a checkpoint against itself.
+    Fewer leave a logistic fit biased towards certainty, in the draws as in the data. All wins, all
+    losses and a checkpoint against itself need no fit.
 
     Args:
         columns: win in [0, 1] and lengths, (n_items, 3).

@@ -167,7 +167,9 @@ def causal_prompts(dataset: Dataset) -> Dataset:
     return _from_rows(
         dataset,
         (
+            # Causes of one history hang together, as in pairs.
             _prompt(row["prompt"], row["messages"], next(iter(row["chosen"]), None))
+            | {"cluster": row["cluster"]}
             for row in causal_pairs(dataset)
         ),
     )

@@ -66,6 +66,8 @@ class _Open:
     asked: int = 0
     """Pairs from the front of `order` whose verdicts are asked for."""
     wins: list[float] = field(default_factory=list)
+    """One a cluster: those of items that hang together would count as more than they are."""
+    clusters: set[str] = field(default_factory=set)
     looked: int = 0
     """What the pairs from the front of `order` gave, as far as that was looked at."""
     order: list[int] = field(default_factory=list)
@@ -342,13 +344,14 @@ def _records(pairs: Sequence[Pair], judge: Judge, heard: Mapping[str, Heard]) ->
 
 def _sure(one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> tuple[float, float] | None:
     """The bounds of the win rate so far, once they leave out a half."""
-    pairs = [one.pairs[i] for i in one.order[one.looked : one.asked]]
+    for pair in (one.pairs[i] for i in one.order[one.looked : one.asked]):
+        if pair.cluster in one.clusters:
+            continue
+        for record in _records([pair], judge, heard):
+            if record.quantity == "win" and record.value is not None:
+                one.wins.append(record.value)
+                one.clusters.add(pair.cluster)
     one.looked = one.asked
-    one.wins += [
-        r.value
-        for r in _records(pairs, judge, heard)
-        if r.quantity == "win" and r.value is not None
-    ]
     if not one.wins or sure_after(one.wins, confidence=CONFIDENCE) is None:
         return None
     low, high = confidence_sequence(one.wins, confidence=CONFIDENCE)

@@ -411,4 +411,6 @@ def test_causal_prompts_know_the_first_effect(tmp_path):
     }
     rows = causal_prompts(Dataset.from_list([dialogue])).to_list()
     assert {row["reference"] for row in rows} == {"A: Come, then.", "A: Stay, then."}
+    assert len({row["cluster"] for row in rows}) == 1  # one history, as in pairs
+    assert len({row["prompt"] for row in rows}) == 2
     assert all(row["prompt"].endswith("\n") and not row["missing"] for row in rows)

@@ -506,7 +506,7 @@ def test_a_surely_better_checkpoint_needs_fewer_calls(many: Place) -> None:
         n_sure = len(server.bodies)
         assert 0 < n_sure < len(everything)
         row = many.rows(judge=judge)["dpo"]
-        assert 0.9 < row["value"] <= 1  # some texts are equal
+        assert 0.7 < row["value"] <= 1  # some texts are equal, which count half
         assert 0.5 < row["low"] < row["value"]
         assert row["interval"] == "confidence sequence"
         assert row["difference"] is None

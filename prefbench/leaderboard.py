@@ -69,6 +69,25 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """What was measured, as a leaderboard needs it."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    """In any order; also those that were not measured."""
+    groups: tuple[Group, ...]
+    """In the table's order."""
+    measured: tuple[Measured, ...]
+    ranked: tuple[Ranked, ...] = ()
+    """The round robins."""
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Why a checkpoint lacks a group."""
+    notes: tuple[str, ...] = ()
+    """To be shown below the table."""
+    cells: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """The store's cell by checkpoint and group, of all that is in `measured`."""
+
+
+@dataclass(frozen=True)
 class Column:
     """One metric of one group."""
 
@@ -119,6 +138,29 @@ class Board:
         if row.state != "ready":
             return row.reason or row.state
         return self.reasons.get((row.name, column.group.name), "not measured")
+
+
+def board_of(
+    gathered: Gathered,
+    *,
+    baseline: str | None = None,
+    confidence: float = 0.95,
+    interval: Method = "percentile",
+    n_resamples: int = 10_000,
+) -> Board:
+    """Scores all that was gathered; arguments and errors are those of `build_board`."""
+    return build_board(
+        gathered.checkpoints,
+        gathered.groups,
+        gathered.measured,
+        ranked=gathered.ranked,
+        reasons=gathered.reasons,
+        notes=gathered.notes,
+        baseline=baseline,
+        confidence=confidence,
+        interval=interval,
+        n_resamples=n_resamples,
+    )
 
 
 def build_board(

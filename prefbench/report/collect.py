@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prefbench.errors import InputError
-from prefbench.leaderboard import Board, Group, Measured, build_board
+from prefbench.leaderboard import Board, Gathered, Group, Measured, board_of
 from prefbench.records import ROUND_ROBIN, Checkpoint
 from prefbench.report.round_robin import ranked
 from prefbench.stats.estimates import Estimate, Method
@@ -30,12 +30,28 @@ def collect(
 ) -> Board:
     """The leaderboard of all that a results directory holds, or of one run.
 
+    Raises:
+        StoreError: the directory has no readable results.
+        InputError: the plan, a task or the baseline is unknown.
+    """
+    return board_of(
+        gather(results, plan=plan, tasks=tasks),
+        baseline=baseline,
+        confidence=confidence,
+        interval=interval,
+        n_resamples=n_resamples,
+    )
+
+
+def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ()) -> Gathered:
+    """What a results directory holds, or what one run measured, as a leaderboard needs it.
+
     A later run's word counts where two differ: on what lies at a checkpoint's path, and on what a
     task's definition and data are.
 
     Raises:
         StoreError: the directory has no readable results.
-        InputError: the plan, a task or the baseline is unknown.
+        InputError: the plan or a task is unknown.
     """
     store = Store(results, create=False)
     plans = [one for one in store.plans() if plan is None or one["id"] == plan]
@@ -62,7 +78,7 @@ def collect(
     if tasks and not latest:
         raise InputError(f"{results}: none of {', '.join(tasks)} was run here")
     names = _told_apart(rows)
-    return _board(
+    return _gathered(
         store,
         {name: dataclasses.replace(rows[path], name=name) for path, name in names.items()},
         {(names[path], group): cell for (path, group), cell in cells.items()},
@@ -71,10 +87,6 @@ def collect(
             for group, both in pairs.items()
         },
         latest,
-        baseline=baseline,
-        confidence=confidence,
-        interval=interval,
-        n_resamples=n_resamples,
     )
 
 
@@ -94,14 +106,13 @@ def _told_apart(rows: Mapping[str, Checkpoint]) -> dict[str, str]:
     return names
 
 
-def _board(
+def _gathered(
     store: Store,
     rows: Mapping[str, Checkpoint],
     cells: Mapping[tuple[str, str], Mapping[str, Any]],
     pairs: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]],
     latest: Mapping[str, Mapping[str, Any]],
-    **settings: Any,
-) -> Board:
+) -> Gathered:
     measured: list[Measured] = []
     reasons: dict[tuple[str, str], str] = {}
     manifests: dict[str, list[dict[str, Any]]] = {name: [] for name in latest}
@@ -139,14 +150,17 @@ def _board(
         for group, first, second, reason in missing
         if manifests[group]
     ]
-    return build_board(
-        list(rows.values()),
-        groups,
-        measured,
-        ranked=robins,
+    return Gathered(
+        checkpoints=tuple(rows.values()),
+        groups=tuple(groups),
+        measured=tuple(measured),
+        ranked=tuple(robins),
         reasons=reasons,
-        notes=notes,
-        **settings,
+        notes=tuple(notes),
+        cells={
+            (one.checkpoint, one.group): cells[one.checkpoint, one.group]["cell"]
+            for one in measured
+        },
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from prefbench.errors import InputError
 from prefbench.metrics import RANKING_METRICS, Metric, metric_named, metrics_of
 from prefbench.records import METHODS, Checkpoint, Score
-from prefbench.stats.bootstrap import Array, Resampling
-from prefbench.stats.estimates import Estimate, Method
+from prefbench.stats.bootstrap import Array, Refit, Resampling
+from prefbench.stats.estimates import Estimate, Method, present, without_interval
+from prefbench.stats.paired import unpaired_difference
+from prefbench.stats.pairs import Pairs
 from prefbench.stats.ranking import elo, ranking
 from prefbench.stats.shared import Wanted, estimate_all
 
@@ -34,6 +36,10 @@ class Measured:
     sure: Estimate | None = None
     """The win rate of a comparison that ended when it was sure. No interval over the items that
     were judged holds then: their number depends on what they gave."""
+    repeat: int = 0
+    """Above 0: how many times it had been measured before; says how much the engine varies."""
+    given: Mapping[str, Estimate] = field(default_factory=dict)
+    """By metric, values that came without items; differences to them cannot be paired."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +113,13 @@ class Entry:
     score: Score
     difference: Estimate | None = None
 
-    @property
-    def verdict(self) -> str:
-        """`better`, `worse`, `different`, or empty where the difference's interval holds 0."""
-        if self.difference is None or not (self.difference.low > 0 or self.difference.high < 0):
-            return ""
-        if self.score.higher_is_better is None:
-            return "different"
-        return "better" if (self.difference.low > 0) == self.score.higher_is_better else "worse"
+
+class Contest(NamedTuple):
+    """How each two rows of a column differ."""
+
+    rows: tuple[str, ...]
+    """Names of the rows, in the order of the pairs."""
+    pairs: Pairs
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,10 @@ class Board:
     baseline: str | None
     confidence: float
     notes: tuple[str, ...] = ()
+    contests: Mapping[tuple[str, str], Contest] = field(default_factory=dict)
+    """By column, of those where each two rows were compared."""
+    noise: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """By column, the most that a checkpoint differed by from itself, measured again."""
 
     def entry(self, row: Checkpoint, column: Column) -> Entry | None:
         return self.entries.get((row.name, column.key))
@@ -147,6 +156,7 @@ def board_of(
     confidence: float = 0.95,
     interval: Method = "percentile",
     n_resamples: int = 10_000,
+    everything: bool = False,
 ) -> Board:
     """Scores all that was gathered; arguments and errors are those of `build_board`."""
     return build_board(
@@ -160,6 +170,7 @@ def board_of(
         confidence=confidence,
         interval=interval,
         n_resamples=n_resamples,
+        everything=everything,
     )
 
 
@@ -174,6 +185,7 @@ def build_board(
     confidence: float = 0.95,
     interval: Method = "percentile",
     n_resamples: int = 10_000,
+    everything: bool = False,
     notes: Sequence[str] = (),
 ) -> Board:
     """Scores all that was measured.
@@ -189,6 +201,7 @@ def build_board(
         confidence: of the intervals.
         interval: percentile or bca.
         n_resamples: bootstrap resamples.
+        everything: compare each two rows in all columns, not in those that tasks show alone.
         notes: to be shown below the table.
 
     Raises:
@@ -196,105 +209,147 @@ def build_board(
     """
     rows = sorted(checkpoints, key=row_order)
     base = find_baseline(rows, baseline)
+    robins = {one.group: one for one in ranked}
     columns: list[Column] = []
     entries: dict[tuple[str, tuple[str, str]], Entry] = {}
-    robins = {one.group: one for one in ranked}
+    contests: dict[tuple[str, str], Contest] = {}
+    noise: dict[tuple[str, str], float] = {}
+    settings = _Settings(base, confidence, interval, n_resamples, everything)
     for group in groups:
-        if group.name in robins:
-            for column, scored in _rank_group(
-                group,
-                robins[group.name],
-                base,
-                confidence=confidence,
-                interval=interval,
-                n_resamples=n_resamples,
-            ):
-                columns.append(column)
-                for entry in scored:
-                    entries[entry.score.checkpoint, column.key] = entry
-            continue
-        cells = {one.checkpoint: one for one in measured if one.group == group.name}
+        cells = {
+            one.checkpoint: one for one in measured if one.group == group.name and not one.repeat
+        }
         members = [cells[row.name] for row in rows if row.name in cells]
-        if not members:
+        if group.name in robins:
+            scored = _rank_group(group, robins[group.name], settings)
+        elif members:
+            scored = _score_group(group, members, settings)
+        else:
             columns += [Column(group, metric_named(name), True) for name in group.shown]
             continue
-        at = next((i for i, one in enumerate(members) if one.checkpoint == base), None)
-        for column, scored in _score_group(
-            group,
-            members,
-            at,
-            confidence=confidence,
-            interval=interval,
-            n_resamples=n_resamples,
-        ):
+        again = [one for one in measured if one.group == group.name and one.repeat]
+        for column, found, contest in scored:
             columns.append(column)
-            for entry in scored:
+            for entry in found:
                 entries[entry.score.checkpoint, column.key] = entry
+            if contest:
+                contests[column.key] = contest
+            gaps = [
+                _gap(cells[o.checkpoint], o, column.metric) for o in again if o.checkpoint in cells
+            ]
+            if known := [gap for gap in gaps if np.isfinite(gap)]:
+                noise[column.key] = max(known)
     return Board(
-        tuple(rows), tuple(columns), entries, dict(reasons or {}), base, confidence, tuple(notes)
+        tuple(rows),
+        tuple(columns),
+        entries,
+        dict(reasons or {}),
+        base,
+        confidence,
+        tuple(notes),
+        contests,
+        noise,
     )
 
 
-def _score_group(
-    group: Group,
-    members: Sequence[Measured],
-    baseline: int | None,
-    *,
-    confidence: float,
-    interval: Method,
-    n_resamples: int,
-) -> Iterator[tuple[Column, list[Entry]]]:
+class _Settings(NamedTuple):
+    baseline: str | None
+    confidence: float
+    interval: Method
+    n_resamples: int
+    everything: bool
+
+    def resampling(self, group: Group, clusters: NDArray[Any]) -> Resampling:
+        return Resampling(clusters, n_resamples=self.n_resamples, seed=_seed(group))
+
+
+_Scored: TypeAlias = Iterator[tuple[Column, list[Entry], Contest | None]]
+
+
+def _score_group(group: Group, members: Sequence[Measured], settings: _Settings) -> _Scored:
     """Each metric of a group with the entries of its members, all from one resampling."""
     names = {name for one in members for name in one.quantities}
     metrics = _ordered(metrics_of(names, group.higher_is_better), group.shown)
+    metrics += [
+        (name, metric_named(name))
+        for name in dict.fromkeys(name for one in members for name in one.given)
+        if name not in dict(metrics)
+    ]
     used = sorted({quantity for _, metric in metrics for quantity in metric.quantities})
     items, clusters = _all_items(members)
+    at = [one.checkpoint for one in members]
+    baseline = at.index(settings.baseline) if settings.baseline in at else None
+    columns = [
+        Column(group, metric, name in group.shown or not group.shown) for name, metric in metrics
+    ]
+    compared = len(members) > 1
     found = estimate_all(
         np.stack([_table(one, used, items) for one in members], axis=1),
         [
-            Wanted(tuple(map(used.index, metric.quantities)), metric.statistic, metric.proportion)
-            for _, metric in metrics
+            Wanted(
+                tuple(map(used.index, metric.quantities)),
+                metric.statistic,
+                metric.proportion,
+                pairs=compared and (column.shown or settings.everything),
+            )
+            for column, (_, metric) in zip(columns, metrics, strict=True)
         ],
-        resampling=Resampling(clusters, n_resamples=n_resamples, seed=_seed(group)),
+        resampling=settings.resampling(group, clusters),
         baseline=baseline,
-        confidence=confidence,
-        method=interval,
+        confidence=settings.confidence,
+        method=settings.interval,
     )
-    base_sure = baseline is not None and members[baseline].sure is not None
-    for (name, metric), (own, gaps) in zip(metrics, found, strict=True):
+    unpaired = [i for i, one in enumerate(members) if one.sure]
+    for column, (name, metric), (own, gaps, pairs) in zip(columns, metrics, found, strict=True):
+        told = [_told(one, name, estimate) for one, estimate in zip(members, own, strict=True)]
+        known = _known(members, told, gaps, name, baseline, settings.confidence)
         better = metric.higher_is_better
-        yield (
-            Column(group, metric, name in group.shown or not group.shown),
-            [
-                Entry(
-                    Score(
-                        one.checkpoint, group.task, metric.name, _told(one, name, estimate), better
-                    ),
-                    None if one.sure or base_sure else gap,
-                )
-                for one, estimate, gap in zip(members, own, gaps, strict=True)
-            ],
-        )
+        entries = [
+            Entry(Score(one.checkpoint, group.task, metric.name, estimate, better), gap)
+            for one, estimate, gap in zip(members, told, known, strict=True)
+            if one.quantities or name in one.given
+        ]
+        yield column, entries, pairs and _contest(at, pairs.without(unpaired))
 
 
-def _rank_group(
-    group: Group,
-    robin: Ranked,
-    base: str | None,
-    *,
+def _known(
+    members: Sequence[Measured],
+    told: Sequence[Estimate],
+    gaps: Sequence[Estimate | None],
+    name: str,
+    baseline: int | None,
     confidence: float,
-    interval: Method,
-    n_resamples: int,
-) -> Iterator[tuple[Column, list[Entry]]]:
+) -> list[Estimate | None]:
+    """Differences to the baseline: paired, unpaired where a value came without items, or none."""
+    if baseline is None:
+        return list(gaps)
+    base = members[baseline]
+    known: list[Estimate | None] = []
+    for i, (one, gap) in enumerate(zip(members, gaps, strict=True)):
+        if i == baseline or one.sure or base.sure:
+            known.append(None)
+        elif name in one.given or name in base.given:
+            known.append(unpaired_difference(told[i], told[baseline], confidence=confidence))
+        else:
+            known.append(gap)
+    return known
+
+
+def _contest(names: Sequence[str], pairs: Pairs) -> Contest:
+    return Contest(tuple(names[member] for member in pairs.members), pairs)
+
+
+def _rank_group(group: Group, robin: Ranked, settings: _Settings) -> _Scored:
     """Strengths of the checkpoints of a round robin, in nats and on Elo's scale."""
     names = robin.checkpoints
-    own, gaps = ranking(
+    own, gaps, pairs = ranking(
         robin.wins,
         robin.ties,
-        resampling=Resampling(robin.clusters, n_resamples=n_resamples, seed=_seed(group)),
-        baseline=names.index(base) if base in names else None,
-        confidence=confidence,
-        method=interval,
+        resampling=settings.resampling(group, robin.clusters),
+        baseline=names.index(settings.baseline) if settings.baseline in names else None,
+        confidence=settings.confidence,
+        method=settings.interval,
+        pairs=True,
     )
     for name, metric in RANKING_METRICS.items():
         entries = []
@@ -303,21 +358,45 @@ def _rank_group(
                 estimate, gap = _on_elo(estimate), gap and _on_elo(gap, mean=0)
             entries.append(Entry(Score(checkpoint, group.task, metric.name, estimate, True), gap))
         # The task's own columns are those of comparisons with one opponent.
-        yield Column(group, metric, name == "strength" or name in group.shown), entries
+        shown = name == "strength" or name in group.shown
+        # Elo is the same comparison on another scale.
+        contest = _contest(names, pairs) if pairs and name == "strength" else None
+        yield Column(group, metric, shown), entries, contest
+
+
+def _gap(first: Measured, again: Measured, metric: Metric) -> float:
+    """How far a checkpoint is from itself, measured again, on the items that both times have."""
+    items = np.intersect1d(first.items, again.items)
+    columns = [_table(one, metric.quantities, items) for one in (first, again)]
+    rows = present(columns[0]) & present(columns[1])
+    if not rows.any():
+        return np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = [_value(table[rows], metric) for table in columns]
+    return abs(values[0] - values[1])
+
+
+def _value(columns: Array, metric: Metric) -> float:
+    if isinstance(metric.statistic, Refit):
+        return float(metric.statistic.fit(columns, np.ones((1, len(columns))))[0])
+    return float(metric.statistic(columns.sum(axis=0)))
 
 
 def _on_elo(estimate: Estimate, mean: float = 1500) -> Estimate:
     value, low, high = map(float, elo(estimate[:3], mean=mean))
-    return estimate._replace(value=value, low=low, high=high)
+    se = float(elo(estimate.se, mean=0))
+    return estimate._replace(value=value, low=low, high=high, se=se)
 
 
 def _told(one: Measured, name: str, estimate: Estimate) -> Estimate:
-    """The estimate, or what may be said of a comparison that ended when it was sure."""
+    """The estimate, what was given instead, or what may be said of one that ended when sure."""
+    if name in one.given:
+        return one.given[name]
     if one.sure is None:
         return estimate
     if name == "win_rate":
         return one.sure._replace(n=estimate.n, n_missing=estimate.n_missing)
-    return estimate._replace(low=np.nan, high=np.nan, method="none: it ended when it was sure")
+    return without_interval(estimate)._replace(method="none: it ended when it was sure")
 
 
 def row_order(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -368,10 +447,12 @@ def _all_items(members: Sequence[Measured]) -> tuple[NDArray[np.int32], NDArray[
 def _table(one: Measured, quantities: Sequence[str], items: NDArray[np.int32]) -> Array:
     """A checkpoint's quantities for all items, NaN where it lacks the item."""
     table = np.full((len(items), len(quantities)), np.nan)
-    rows = np.searchsorted(items, one.items)
+    at = np.searchsorted(items, one.items)
+    here = np.isin(one.items, items)
+    rows = at[here]
     for column, name in enumerate(quantities):
         if name == "1":
             table[rows, column] = 1.0
         elif name in one.quantities:
-            table[rows, column] = one.quantities[name]
+            table[rows, column] = one.quantities[name][here]
     return table

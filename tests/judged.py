@@ -34,6 +34,7 @@ from prefbench.foresight import Foresight, foresee
 from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
 from prefbench.runner import Outcome, plan_run, run
+from prefbench.shown import show
 from prefbench.store import Store
 from tests.misbehaving import Misbehaving
 
@@ -146,7 +147,7 @@ class Place:
         self, metric: str = "win_rate.v1", judge: str = "local", **facts: Any
     ) -> dict[str, dict[str, Any]]:
         """The table's rows of one metric and judge, by checkpoint."""
-        found = rows_of(collect(self.results, n_resamples=200, **facts))
+        found = rows_of(show(collect(self.results, n_resamples=200, **facts)))
         wanted = (metric, judge)
         return {r["checkpoint"]: r for r in found if (r["metric"], r["judge"]) == wanted}
 

@@ -27,6 +27,7 @@ from prefbench.judging import VERDICTS
 from prefbench.listener import Listener
 from prefbench.report.collect import collect
 from prefbench.report.tables import rows_of
+from prefbench.shown import show
 from prefbench.stats.ranking import davidson
 from prefbench.store import Cell, Store
 from tests.judged import (
@@ -652,7 +653,7 @@ def test_what_a_judge_lacks_leaves_only_its_own_columns_empty(
     done = CliRunner().invoke(app, [str(word) for word in arguments])
     assert done.exit_code == 1, done.output
     assert "no checkpoint here is the opponent nobody; --opponent names another" in done.stderr
-    for row in rows_of(collect(place.results)):
+    for row in rows_of(show(collect(place.results))):
         if row["task"] == "demo_everyday":
             assert row["missing"] is None
         elif row["opponent"] == "nobody":

@@ -8,6 +8,7 @@ import pytest
 from prefbench.errors import InputError
 from prefbench.leaderboard import Group, Measured, build_board, find_baseline, row_order
 from prefbench.records import Checkpoint
+from prefbench.shown import show
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -56,18 +57,16 @@ def test_differences_to_the_baseline_are_paired() -> None:
     assert sft.difference is None
     assert dpo.difference is not None
     assert dpo.difference.value == pytest.approx(BETTER.mean() - SFT.mean())
-    assert dpo.verdict == "better"
+    assert show(board).verdict(ROWS[0], column) == "better"
     assert ipo.difference is not None
     assert ipo.difference[:3] == (0, 0, 0)
-    assert ipo.verdict == ""
+    assert show(board).verdict(ROWS[2], column) == ""
 
 
 def test_less_is_better_where_the_metric_says_so() -> None:
     group = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": False})
     board = build_board(ROWS, [group], CELLS)
-    entry = board.entry(ROWS[0], board.columns[0])
-    assert entry is not None
-    assert entry.verdict == "worse"
+    assert show(board).verdict(ROWS[0], board.columns[0]) == "worse"
 
 
 def test_a_checkpoint_alone_gets_the_same_numbers_as_in_company() -> None:

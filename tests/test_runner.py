@@ -18,6 +18,7 @@ from prefbench.errors import DataError, InputError, TaskError
 from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
 from prefbench.runner import Listener, Outcome, run
+from prefbench.shown import show
 from prefbench.store import Cell, Store
 
 FEW = Settings(limit=6, batch_size=4)
@@ -55,7 +56,7 @@ def measure(runs: Path, mirror: Path, settings: Settings = FEW, **more: Any) -> 
 
 
 def values(results: Path) -> dict[tuple[str, str, str], float | None]:
-    rows = rows_of(collect(results))
+    rows = rows_of(show(collect(results)))
     return {(r["checkpoint"], r["task"], r["metric"]): r["value"] for r in rows if r["shown"]}
 
 
@@ -155,7 +156,7 @@ def test_numbers_of_weights_that_are_no_longer_there_are_not_shown(
     weights = load_file(runs / "dpo" / "model.safetensors")
     save_file({k: v * 0.5 for k, v in weights.items()}, runs / "dpo" / "model.safetensors")
     measure(runs, mirror, tasks=["demo_everyday"])
-    rows = rows_of(collect(runs.parent / "results"))
+    rows = rows_of(show(collect(runs.parent / "results")))
     stale = [r for r in rows if r["checkpoint"] == "dpo" and r["task"] == "demo_dialogues"]
     assert {r["value"] for r in stale} == {None}
     assert {r["missing"] for r in stale} == {"the checkpoint has changed since; run again"}
@@ -178,7 +179,8 @@ def test_weights_that_do_not_load_fail_their_cells_alone(runs: Path, mirror: Pat
     assert len(outcome.measured) == len(TASKS)
     assert {name.partition(" × ")[0] for name in outcome.failed} == {"dpo"}
     assert all("cannot be loaded" in reason for reason in outcome.failed.values())
-    missing = {r["missing"] for r in rows_of(collect(runs.parent / "results")) if r["missing"]}
+    rows = rows_of(show(collect(runs.parent / "results")))
+    missing = {row["missing"] for row in rows if row["missing"]}
     assert any("cannot be loaded" in reason for reason in missing)
 
 
@@ -187,7 +189,7 @@ def test_weights_that_give_nan_have_missing_items_not_zeros(runs: Path, mirror: 
     broken = {k: torch.full_like(v, torch.nan) for k, v in weights.items()}
     save_file(broken, runs / "dpo" / "model.safetensors")
     assert not measure(runs, mirror).failed
-    rows = [r for r in rows_of(collect(runs.parent / "results")) if r["checkpoint"] == "dpo"]
+    rows = [r for r in rows_of(show(collect(runs.parent / "results"))) if r["checkpoint"] == "dpo"]
     assert {r["value"] for r in rows} == {None}
     assert "the log-prob is not a finite number" in render(collect(runs.parent / "results"), "text")
 
@@ -403,14 +405,14 @@ def test_prompts_that_do_not_fit_are_cut_counted_and_told(runs: Path, mirror: Pa
     measure(runs, mirror, Settings(limit=6, max_length=24), tasks=["demo_everyday"])
     text = render(collect(runs.parent / "results"), "text")
     assert "longer than the context and lost their start" in text
-    rows = rows_of(collect(runs.parent / "results"))
+    rows = rows_of(show(collect(runs.parent / "results")))
     assert {r["value"] for r in rows if r["metric"] == "cut"} == {1.0}
 
 
 def test_a_limit_is_stamped_and_never_mixed_with_the_whole(runs: Path, mirror: Path) -> None:
     measure(runs, mirror, tasks=["demo_everyday"])
     measure(runs, mirror, Settings(limit=9), tasks=["demo_everyday"])
-    rows = [r for r in rows_of(collect(runs.parent / "results")) if r["shown"]]
+    rows = [r for r in rows_of(show(collect(runs.parent / "results"))) if r["shown"]]
     assert {(r["conditions"], r["n"]) for r in rows} == {("first 6 items", 6), ("first 9 items", 9)}
     assert "first 6 items" in render(collect(runs.parent / "results"), "text")
 
@@ -534,7 +536,7 @@ def test_the_paper_suite_on_real_data(small_zoo: Path, real_data: Path, tmp_path
         final_only=True,
     )
     assert not outcome.failed
-    rows = [r for r in rows_of(collect(tmp_path / "results")) if r["shown"]]
+    rows = [r for r in rows_of(show(collect(tmp_path / "results"))) if r["shown"]]
     missing = {r["task"]: r["missing"] for r in rows if r["value"] is None}
     assert list(missing) == ["causal_dialogue_pairs"]
     assert "put its test_dag.json into a mirror" in missing["causal_dialogue_pairs"]

@@ -14,42 +14,59 @@ from prefbench.leaderboard import Board, Column, Group
 from prefbench.metrics import Metric
 from prefbench.records import METHODS, Checkpoint
 from prefbench.report.layout import blocks_of, escaped, padded, plain, safe_cell, width_of
+from prefbench.shown import Shown, show
+from prefbench.stats.corrections import Correction
 from prefbench.stats.estimates import Estimate
 from prefbench.stats.winrate import FEWEST
 
-MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
+MARKS = {"better": "▲", "worse": "▼", "different": "≠", "noise": "≈", "": ""}
 
 FEW = 30
 """Items below which a bootstrap interval is known to cover less than it says."""
 
 
-def render(board: Board, style: str = "text", *, width: int = 100, everything: bool = False) -> str:
+def render(
+    board: Board,
+    style: str = "text",
+    *,
+    width: int = 100,
+    everything: bool = False,
+    correction: Correction = "holm",
+) -> str:
     """A leaderboard as text.
 
     Args:
         board: what to show.
         style: one of STYLES.
         width: of a text table's blocks, in characters.
-        everything: all metrics; else those that the tasks show. CSV and JSON always hold all.
+        everything: all metrics; else those that the tasks show. CSV and JSON always hold all, and
+            correct those that would be shown.
+        correction: of the comparisons that are shown, for their number.
 
     Raises:
-        InputError: there is no such style.
+        InputError: there is no such style, or no such correction.
     """
     if style not in STYLES:
         raise InputError(f"no table format is named {style!r}; there are: {', '.join(STYLES)}")
-    return STYLES[style](board, width, everything)
+    return STYLES[style](show(board, everything=everything, correction=correction), width)
 
 
-def _text(board: Board, width: int, everything: bool) -> str:
+def _text(shown: Shown, width: int) -> str:
     """Blocks of columns that fit the width, each with the rows' names."""
-    columns = [c for c in board.columns if c.shown or everything]
-    notes = _Notes(board, columns)
+    board, columns = shown.board, shown.columns
+    notes = _Notes(shown)
     heads = _heads(columns)
     n_heads = len(heads[0]) if heads else 0
-    first = [*[""] * n_heads, *(plain(_label(row, board)) for row in board.rows)]
+    feet = [_foot(shown, column) for column in columns]
+    n_feet = 1 + any(detectable for _, detectable in feet)
+    first = [
+        *[""] * n_heads,
+        *(plain(label(row, board)) for row in board.rows),
+        *("items", "detectable")[:n_feet],
+    ]
     grid = [
-        [*head, *(notes.cell(row, column) for row in board.rows)]
-        for head, column in zip(heads, columns, strict=True)
+        [*head, *(notes.cell(row, column) for row in board.rows), *foot[:n_feet]]
+        for head, column, foot in zip(heads, columns, feet, strict=True)
     ]
     blocks = []
     for block in blocks_of(first, grid, width):
@@ -60,7 +77,8 @@ def _text(board: Board, width: int, everything: bool) -> str:
         ]
         rule = "─" * min(width, sum(widths) + 2 * len(block))
         above = [line for line in lines[:n_heads] if line.strip()]
-        blocks.append("\n".join([*above, rule, *lines[n_heads:]]))
+        body, foot = lines[n_heads:-n_feet], lines[-n_feet:]
+        blocks.append("\n".join([*above, rule, *body, rule.replace("─", "╌"), *foot]))
     return "\n\n".join([*blocks, "\n".join(notes.lines())]) + "\n"
 
 
@@ -77,6 +95,15 @@ def _heads(columns: Sequence[Column]) -> list[list[str]]:
         ]
         for column in columns
     ]
+
+
+def _foot(shown: Shown, column: Column) -> tuple[str, str]:
+    """How many items a column has, and the difference that they show."""
+    entries = [shown.entry(row, column) for row in shown.board.rows]
+    counts = sorted({entry.score.estimate.n for entry in entries if entry})
+    n = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
+    least = shown.detectable(column)
+    return n, "" if least is None else f"±{figure(least, column.metric)}"
 
 
 def _against(group: Group) -> str:
@@ -97,26 +124,35 @@ def _once(
     return shown
 
 
-def _markdown(board: Board, width: int, everything: bool) -> str:
-    columns = [c for c in board.columns if c.shown or everything]
-    notes = _Notes(board, columns)
+def _markdown(shown: Shown, width: int) -> str:
+    board, columns = shown.board, shown.columns
+    notes = _Notes(shown)
     heads = _heads(columns)
     head = ["method", *("<br>".join(escaped(part) for part in one if part) for one in heads)]
     lines = [head, ["---", *("---:" for _ in columns)]]
     lines += [
-        [escaped(plain(_label(row, board))), *(notes.cell(row, c) for c in columns)]
+        [escaped(plain(label(row, board))), *(notes.cell(row, c) for c in columns)]
         for row in board.rows
+    ]
+    feet = zip(*(_foot(shown, column) for column in columns), strict=True)
+    lines += [
+        [name, *foot]
+        for name, foot in zip(("items", "detectable"), feet, strict=False)
+        if any(foot)
     ]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return table + "\n\n" + "\n".join(f"{escaped(line)}  " for line in notes.lines()) + "\n"
 
 
-def rows_of(board: Board) -> list[dict[str, Any]]:
-    """One flat row per checkpoint and metric, also for what is missing."""
-    return [_row(board, row, column) for row in board.rows for column in board.columns]
+def rows_of(shown: Shown) -> list[dict[str, Any]]:
+    """One flat row per checkpoint and metric of the board, also for what is missing."""
+    board = shown.board
+    return [_row(shown, row, column) for row in board.rows for column in board.columns]
 
 
-def _row(board: Board, row: Checkpoint, column: Column) -> dict[str, Any]:
+def _row(shown: Shown, row: Checkpoint, column: Column) -> dict[str, Any]:
+    board = shown.board
+    least = shown.detectable(column) if column in shown.columns else None
     entry = board.entry(row, column)
     estimate = entry.score.estimate if entry else None
     gap = entry.difference if entry else None
@@ -134,6 +170,7 @@ def _row(board: Board, row: Checkpoint, column: Column) -> dict[str, Any]:
         "higher_is_better": column.metric.higher_is_better,
         "shown": column.shown,
         "value": _number(estimate.value) if estimate else None,
+        "standard_error": _number(estimate.se) if estimate else None,
         "low": _number(estimate.low) if estimate else None,
         "high": _number(estimate.high) if estimate else None,
         "confidence": board.confidence,
@@ -144,13 +181,21 @@ def _row(board: Board, row: Checkpoint, column: Column) -> dict[str, Any]:
         "difference": _number(gap.value) if gap else None,
         "difference_low": _number(gap.low) if gap else None,
         "difference_high": _number(gap.high) if gap else None,
-        "verdict": (entry.verdict or None) if entry else None,
+        "difference_n": gap.n if gap else None,
+        "p": _number(gap.p) if gap else None,
+        "p_corrected": _number(shown.adjusted(row, column)),
+        "correction": shown.correction if column in shown.columns else None,
+        "verdict": shown.verdict(row, column) or None,
+        "letters": shown.letters(row, column) or None,
+        "detectable": least,
+        "items_needed": shown.items_needed(row, column) if least else None,
+        "noise_floor": board.noise.get(column.key),
         "missing": None if entry else board.reason(row, column),
     }
 
 
-def _csv(board: Board, width: int, everything: bool) -> str:
-    rows = rows_of(board)
+def _csv(shown: Shown, width: int) -> str:
+    rows = rows_of(shown)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["checkpoint"], lineterminator="\n")
     writer.writeheader()
@@ -158,17 +203,20 @@ def _csv(board: Board, width: int, everything: bool) -> str:
     return text.getvalue()
 
 
-def _json(board: Board, width: int, everything: bool) -> str:
+def _json(shown: Shown, width: int) -> str:
+    board = shown.board
     whole = {
         "baseline": board.baseline,
         "confidence": board.confidence,
+        "correction": shown.correction,
+        "n_comparisons": shown.n_comparisons,
         "notes": list(board.notes),
-        "rows": rows_of(board),
+        "rows": rows_of(shown),
     }
     return json.dumps(whole, indent=1) + "\n"  # ASCII: nothing in it can steer a terminal
 
 
-STYLES: Mapping[str, Callable[[Board, int, bool], str]] = {
+STYLES: Mapping[str, Callable[[Shown, int], str]] = {
     "text": _text,
     "markdown": _markdown,
     "csv": _csv,
@@ -179,11 +227,12 @@ STYLES: Mapping[str, Callable[[Board, int, bool], str]] = {
 class _Notes:
     """The reasons of missing cells, numbered row by row, and all else below a table."""
 
-    def __init__(self, board: Board, columns: Sequence[Column]) -> None:
-        self.board = board
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
+        self.board = board = shown.board
         self.numbers: dict[str, int] = {}
         for row in board.rows:
-            for column in columns:
+            for column in shown.columns:
                 if board.entry(row, column) is None:
                     reason = board.reason(row, column)
                     self.numbers.setdefault(reason, len(self.numbers) + 1)
@@ -192,18 +241,13 @@ class _Notes:
         entry = self.board.entry(row, column)
         if entry is None:
             return f"— ({self.numbers[self.board.reason(row, column)]})"
-        return written(entry.score.estimate, column.metric) + MARKS[entry.verdict]
+        text = written(entry.score.estimate, column.metric)
+        marks = self.shown.letters(row, column) + MARKS[self.shown.verdict(row, column)]
+        return f"{text} {marks}" if marks else text
 
     def lines(self) -> list[str]:
         board = self.board
-        level = f"{board.confidence:.0%}"
-        lines = [f"Values with {level} bootstrap intervals over items; percentages for shares."]
-        if board.baseline:
-            lines.append(
-                f"▲ better, ▼ worse, ≠ different from {plain(board.baseline)}: the {level} "
-                "interval of the paired difference leaves out 0 "
-                "(not corrected for several comparisons)."
-            )
+        lines = [plain(line) for line in self.shown.notes()]
         if any(0 < entry.score.estimate.n < FEW for entry in board.entries.values()):
             lines.append(f"Intervals over fewer than {FEW} items tend to be too narrow.")
         if any(
@@ -225,13 +269,14 @@ class _Notes:
 
 def written(estimate: Estimate, metric: Metric) -> str:
     """A value with its interval, in the metric's unit."""
-    value = _figure(estimate.value, metric)
+    value = figure(estimate.value, metric)
     if math.isnan(estimate.low):
         return value
-    return f"{value} [{_figure(estimate.low, metric)}, {_figure(estimate.high, metric)}]"
+    return f"{value} [{figure(estimate.low, metric)}, {figure(estimate.high, metric)}]"
 
 
-def _figure(value: float, metric: Metric) -> str:
+def figure(value: float, metric: Metric) -> str:
+    """A value in the metric's unit, without its sign where it is 0."""
     if math.isnan(value):
         return "undefined"
     if metric.unit == "percent":
@@ -245,7 +290,7 @@ def _figure(value: float, metric: Metric) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def _label(row: Checkpoint, board: Board) -> str:
+def label(row: Checkpoint, board: Board) -> str:
     """The method, and the checkpoint's name where the method does not tell rows apart."""
     title = METHODS.get(row.method or "", row.name)
     alike = [other for other in board.rows if other.method == row.method]

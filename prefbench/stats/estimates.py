@@ -18,6 +18,7 @@ from prefbench.stats.bootstrap import (
     bca_interval,
     percentile_interval,
 )
+from prefbench.stats.significance import bootstrap_p
 
 Method: TypeAlias = Literal["percentile", "bca"]
 
@@ -31,6 +32,10 @@ class Estimate(NamedTuple):
     n: int
     n_missing: int = 0
     method: str = "percentile"
+    se: float = np.nan
+    """Standard error: the replicates' standard deviation."""
+    p: float = np.nan
+    """Of a difference: two-sided p-value that it is 0."""
 
 
 def estimate(
@@ -111,7 +116,7 @@ def estimates(
 
 def without_interval(estimate: Estimate) -> Estimate:
     """The value alone."""
-    return estimate._replace(low=np.nan, high=np.nan, method="none")
+    return estimate._replace(low=np.nan, high=np.nan, method="none", se=np.nan, p=np.nan)
 
 
 def with_interval(
@@ -124,8 +129,12 @@ def with_interval(
     confidence: float = 0.95,
     method: Method = "percentile",
     proportion: bool = False,
+    tested: bool = False,
 ) -> Estimate:
-    """One value with the interval its replicates give; the rules are those of `estimate`."""
+    """One value with the interval its replicates give; the rules are those of `estimate`.
+
+    `tested` adds the p-value that it is 0, as a difference may be.
+    """
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, not {confidence}")
     if method not in ("percentile", "bca"):
@@ -145,7 +154,12 @@ def with_interval(
             used = "percentile, bca undefined"
     else:
         low, high = percentile_interval(resampled, confidence=confidence)
-    return Estimate(value, low, high, n, n_missing, used if np.isfinite(low) else "none")
+    if not np.isfinite(low):
+        return Estimate(value, low, high, n, n_missing, "none")
+    # A share at an end has replicates without spread, and Wilson's interval instead of them.
+    se = np.nan if used == "wilson" else float(resampled.std(ddof=1))
+    p = float(bootstrap_p(value, resampled, n_clusters)) if tested else np.nan
+    return Estimate(value, low, high, n, n_missing, used, se, p)
 
 
 def wilson_interval(successes: float, n: int, confidence: float) -> tuple[float, float]:

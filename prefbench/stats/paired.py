@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from prefbench.errors import InputError
-from prefbench.stats.bootstrap import Refit, Resampling, Statistic
+from prefbench.stats.bootstrap import Array, Refit, Resampling, Statistic
 from prefbench.stats.estimates import Estimate, Method, alike, present, with_interval
+from prefbench.stats.significance import mcnemar
 
 
 def difference(
@@ -20,6 +23,7 @@ def difference(
     resampling: Resampling,
     confidence: float = 0.95,
     method: Method = "percentile",
+    proportion: bool = False,
 ) -> Estimate:
     """A statistic of a minus the same statistic of b, on the same items in every resample.
 
@@ -32,9 +36,12 @@ def difference(
             clusters that are left.
         confidence: of the interval, between 0 and 1.
         method: as for `estimate`.
+        proportion: the statistic is a share; where items are independent and right or wrong, its
+            p-value is McNemar's.
 
     Returns:
-        The difference; its n counts the items both have, its n_missing those either lacks.
+        The difference; its n counts the items both have, its n_missing those either lacks, its p is
+        the p-value that it is 0.
     """
     first, second = np.asarray(columns_a, dtype=float), np.asarray(columns_b, dtype=float)
     if first.shape != second.shape:
@@ -46,6 +53,7 @@ def difference(
         resampling=resampling,
         confidence=confidence,
         method=method,
+        proportion=proportion,
     )[0]
 
 
@@ -57,6 +65,7 @@ def differences(
     resampling: Resampling,
     confidence: float = 0.95,
     method: Method = "percentile",
+    proportion: bool = False,
 ) -> list[Estimate]:
     """The differences of many pairs of checkpoints, columns (n_items, n_checkpoints, n_columns).
 
@@ -72,6 +81,7 @@ def differences(
         kept = resampling.only(rows)
         involved, index = np.unique(ends[members], return_inverse=True)
         replicates = kept.replicate(table[rows][:, involved], statistic, jackknife=method == "bca")
+        exact = exact_p(table[rows][:, involved], kept) if proportion else None
         for member, (a, b) in zip(members, index.reshape(-1, 2), strict=True):
             value, resampled, jackknife = (part[..., a] - part[..., b] for part in replicates)
             found[member] = with_interval(
@@ -82,5 +92,45 @@ def differences(
                 n_missing=resampling.n_items - kept.n_items,
                 confidence=confidence,
                 method=method,
+                tested=True,
             )
+            if exact is not None:
+                found[member] = found[member]._replace(p=float(exact[a, b]))
     return [found[member] for member in range(len(pairs))]
+
+
+def unpaired_difference(first: Estimate, second: Estimate, *, confidence: float = 0.95) -> Estimate:
+    """The difference of two values that share no items, from their standard errors.
+
+    NaN bounds and p-value where a standard error is unknown. The interval is the normal one.
+    """
+    gap = first.value - second.value
+    se = math.hypot(first.se, second.se)
+    normal = NormalDist()
+    reach = normal.inv_cdf((1 + confidence) / 2) * se
+    if not se > 0:
+        se = reach = math.nan
+    p = 2 * normal.cdf(-abs(gap) / se) if se > 0 else math.nan
+    return Estimate(
+        gap, gap - reach, gap + reach, min(first.n, second.n), method="unpaired", se=se, p=p
+    )
+
+
+def exact_p(columns: Array, resampling: Resampling) -> Array | None:
+    """McNemar's p-value of each two checkpoints, where it is the test to take.
+
+    Args:
+        columns: of a share, the values and what counts the items, (n_items, n_checkpoints, 2).
+        resampling: knows the clusters.
+
+    Returns:
+        (n_checkpoints, n_checkpoints); None where items share clusters, or some are neither right
+        nor wrong.
+    """
+    if columns.shape[-1] != 2 or resampling.n_clusters < max(2, resampling.n_items):
+        return None
+    right, counted = columns[..., 0], columns[..., 1]
+    if not ((counted == 1).all() and np.isin(right, (0, 1)).all()):
+        return None
+    only_first = right.T @ (1 - right)
+    return mcnemar(only_first, only_first.T)

@@ -81,6 +81,7 @@ def ranking(
     baseline: int | None = None,
     confidence: float = 0.95,
     method: Method = "percentile",
+    pairs: bool = False,
 ) -> Found:
     """Log-strengths of all checkpoints with their intervals, and their paired differences.
 
@@ -95,6 +96,7 @@ def ranking(
         baseline: the checkpoint that the others' differences are taken to.
         confidence: of the intervals.
         method: as for `estimate`.
+        pairs: compare each two checkpoints as well.
 
     Returns:
         Log-strengths in nats, and their differences. NaN where `davidson` is; NaN bounds where it
@@ -121,6 +123,7 @@ def ranking(
         n_missing=resampling.n_items - kept.n_items,
         confidence=confidence,
         method=method,
+        pairs=pairs,
     )
 
 

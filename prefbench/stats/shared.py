@@ -16,7 +16,11 @@ from prefbench.stats.estimates import (
     with_interval,
     without_interval,
 )
-from prefbench.stats.paired import differences
+from prefbench.stats.paired import differences, exact_p
+from prefbench.stats.pairs import Pairs, pairs_of
+
+ENOUGH = 0.5
+"""Share of the items that a checkpoint must have for all to be compared on what all have."""
 
 
 class Wanted(NamedTuple):
@@ -25,6 +29,8 @@ class Wanted(NamedTuple):
     columns: tuple[int, ...]
     statistic: Statistic | Refit
     proportion: bool = False
+    pairs: bool = False
+    """Whether each two checkpoints are to be compared."""
 
 
 class Found(NamedTuple):
@@ -32,6 +38,7 @@ class Found(NamedTuple):
 
     estimates: list[Estimate]
     differences: list[Estimate | None]
+    pairs: Pairs | None = None
 
 
 def estimate_all(
@@ -82,11 +89,17 @@ def estimate_all(
                 n_missing=n_missing,
                 confidence=confidence,
                 method=method,
+                exact=_exact(table[rows], wanted[i], kept),
+                pairs=wanted[i].pairs,
             )
     for i, want in enumerate(wanted):
         if isinstance(want.statistic, Refit):
             found[i] = _as_known(found[i], baseline, table[..., list(want.columns)], want.statistic)
     return [found[i] for i in range(len(wanted))]
+
+
+def _exact(table: Array, want: Wanted, resampling: Resampling) -> Array | None:
+    return exact_p(table[..., list(want.columns)], resampling) if want.proportion else None
 
 
 def _as_known(found: Found, baseline: int | None, columns: Array, refit: Refit) -> Found:
@@ -98,15 +111,15 @@ def _as_known(found: Found, baseline: int | None, columns: Array, refit: Refit) 
     rows = [columns[present(columns[:, i]), i] for i in range(columns.shape[1])]
     enough = [refit.is_enough(some) for some in rows]
     own = [e if ok else without_interval(e) for e, ok in zip(found.estimates, enough, strict=True)]
-    if baseline is None:
-        return Found(own, found.differences)
     known = [ok and e.value not in (0, 1) for e, ok in zip(own, enough, strict=True)]
+    gaps = [
+        gap
+        if gap is None or (baseline is not None and known[i] and known[baseline])
+        else without_interval(gap)
+        for i, gap in enumerate(found.differences)
+    ]
     return Found(
-        own,
-        [
-            gap if gap is None or (known[i] and known[baseline]) else without_interval(gap)
-            for i, gap in enumerate(found.differences)
-        ],
+        own, gaps, found.pairs and found.pairs.without([i for i, ok in enumerate(known) if not ok])
     )
 
 
@@ -140,10 +153,24 @@ def found_of(
     confidence: float,
     method: Method,
     proportion: bool = False,
+    exact: Array | None = None,
+    pairs: bool = False,
 ) -> Found:
-    """What replicates (..., n_checkpoints) say of each checkpoint and of its baseline."""
+    """What replicates (..., n_checkpoints) say of each checkpoint and of its baseline.
 
-    def interval(one: Replicates, *, share: bool) -> Estimate:
+    Args:
+        replicates: from draws that all checkpoints share.
+        baseline: the checkpoint that the others' differences are taken to.
+        n: items that were resampled.
+        n_missing: items that were not.
+        confidence: of the intervals.
+        method: as for `estimate`.
+        proportion: as for `estimate`.
+        exact: p-values of each two checkpoints to take instead of the bootstrap's.
+        pairs: compare each two checkpoints as well.
+    """
+
+    def interval(one: Replicates, *, share: bool, tested: bool) -> Estimate:
         return with_interval(
             float(one.value),
             one.resampled,
@@ -153,17 +180,27 @@ def found_of(
             confidence=confidence,
             method=method,
             proportion=share,
+            tested=tested,
         )
 
     members = range(len(replicates.value))
-    own = [interval(_member(replicates, i), share=proportion) for i in members]
+    own = [interval(_member(replicates, i), share=proportion, tested=False) for i in members]
     gaps = [
         None
         if baseline is None or i == baseline
-        else interval(_gap(replicates, i, baseline), share=False)
+        else interval(_gap(replicates, i, baseline), share=False, tested=True)
         for i in members
     ]
-    return Found(own, gaps)
+    if exact is not None and baseline is not None:
+        gaps = [gap and gap._replace(p=float(exact[i, baseline])) for i, gap in enumerate(gaps)]
+    if not pairs:
+        return Found(own, gaps)
+    n_clusters = len(replicates.jackknife)
+    return Found(
+        own,
+        gaps,
+        pairs_of(replicates, members=tuple(members), n=n, n_clusters=n_clusters, exact=exact),
+    )
 
 
 def _member(replicates: Replicates, i: int) -> Replicates:
@@ -203,7 +240,23 @@ def _one(
             resampling=resampling,
             confidence=confidence,
             method=method,
+            proportion=want.proportion,
         )
         for i, gap in zip(others, told, strict=True):
             gaps[i] = gap
-    return Found(own, gaps)
+    return Found(own, gaps, _pairs_on_common(columns, want, resampling) if want.pairs else None)
+
+
+def _pairs_on_common(columns: Array, want: Wanted, resampling: Resampling) -> Pairs:
+    """Each two of the checkpoints that have enough of the items, on what all of these have."""
+    there = present(columns)
+    members = tuple(map(int, np.flatnonzero(there.mean(axis=0) >= ENOUGH)))
+    rows = np.asarray(there[:, members].all(axis=1))
+    kept, common = resampling.only(rows), columns[rows][:, members]
+    return pairs_of(
+        kept.replicate(common, want.statistic, jackknife=False),
+        members=members,
+        n=kept.n_items,
+        n_clusters=kept.n_clusters,
+        exact=exact_p(common, kept) if want.proportion else None,
+    )

@@ -42,14 +42,17 @@ def board(*, n_groups: int = 2) -> Board:
 def test_a_text_table_to_the_letter() -> None:
     table, notes = render(board(), "text", width=100).split("\n\n")
     assert table.splitlines() == [
-        "                                       quiz0                quiz1",
-        "                                                            first 40 items",
-        "                                       acc ↑                acc ↑",
-        "─" * 79,
-        "SFT (baseline)                         17.5 [7.5, 30.0]     20.0 [7.5, 32.5]",
-        "DPO (dpo/checkpoint-2)                 95.0 [87.5, 100.0]▲  92.5 [82.5, 100.0]▲",
-        "DPO (dpo/checkpoint-10)                — (1)                — (2)",
-        "evil [31m|`<script>alert(1)</script>   — (3)                — (3)",
+        "                                       quiz0                  quiz1",
+        "                                                              first 40 items",
+        "                                       acc ↑                  acc ↑",
+        "─" * 83,
+        "SFT (baseline)                         17.5 [7.5, 30.0] b     20.0 [7.5, 32.5] b",
+        "DPO (dpo/checkpoint-2)                 95.0 [87.5, 100.0] a▲  92.5 [82.5, 100.0] a▲",
+        "DPO (dpo/checkpoint-10)                — (1)                  — (2)",
+        "evil [31m|`<script>alert(1)</script>   — (3)                  — (3)",
+        "╌" * 83,
+        "items                                  40                     40",
+        "detectable                             ±20.4                  ±21.5",
     ]
     assert notes.splitlines()[-3:] == [
         "(1) out of memory",

@@ -83,7 +83,7 @@ def test_clusters_widen_the_interval_of_repeated_items():
 def test_a_proportion_at_its_end_has_wilsons_interval_over_clusters(value):
     clustered = Resampling(np.repeat(np.arange(20), 5), n_resamples=100, seed=0)
     found = estimate(with_ones(np.full(100, value)), mean, resampling=clustered, proportion=True)
-    assert found == (value, *wilson_interval(20 * value, 20, 0.95), 100, 0, "wilson")
+    assert found[:6] == (value, *wilson_interval(20 * value, 20, 0.95), 100, 0, "wilson")
     assert found.low < found.high
 
 
@@ -110,7 +110,7 @@ def test_one_cluster_has_a_value_and_no_interval():
 def test_without_items_the_value_is_nan(n):
     found = estimate(with_ones(np.full(n, np.nan)), mean, resampling=items(n), proportion=True)
     assert np.isnan(found[:3]).all()
-    assert found[3:] == (0, n, "none")
+    assert found[3:6] == (0, n, "none")
 
 
 def test_a_statistic_undefined_in_some_resamples_has_no_interval():

@@ -93,7 +93,7 @@ def test_without_common_items_the_difference_is_nan(checkpoints, resampling):
     a[:60], b[60:] = np.nan, np.nan
     found = difference(a, b, mean, resampling=resampling)
     assert np.isnan(found[:3]).all()
-    assert found[3:] == (0, 120, "none")
+    assert found[3:6] == (0, 120, "none")
 
 
 def test_coverage_of_a_paired_difference():

@@ -246,7 +246,7 @@ def test_coverage_of_strengths_and_their_differences() -> None:
     truths = [*TRUE, TRUE[0] - TRUE[2], TRUE[1] - TRUE[2]]
     for seed in range(n_simulated):
         draws = Resampling(np.arange(150), n_resamples=400, seed=0)
-        own, gaps = ranking(*judged(150, seed), resampling=draws, baseline=2)
+        own, gaps, _ = ranking(*judged(150, seed), resampling=draws, baseline=2)
         both = [*own, *(gap for gap in gaps if gap is not None)]
         covered += [one.low <= truth <= one.high for one, truth in zip(both, truths, strict=True)]
     np.testing.assert_allclose(covered / n_simulated, 0.95, atol=0.03)

@@ -1,0 +1,75 @@
+"""How each two checkpoints differ, on the items that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from prefbench.stats.bootstrap import Array, Replicates
+from prefbench.stats.significance import bootstrap_p
+
+MANY = 40
+"""Checkpoints beyond which only the two at the ends are compared with all others."""
+
+
+class Pairs(NamedTuple):
+    """Every two of some checkpoints; NaN where two were not compared, and on the diagonal."""
+
+    members: tuple[int, ...]
+    """Which checkpoints they are, as places in a table, (k,)."""
+    n: int
+    """Items that all of them have."""
+    differences: Array
+    """Row minus column, (k, k)."""
+    se: Array
+    """Standard errors of the differences, (k, k)."""
+    p: Array
+    """Two-sided p-values that they are 0, (k, k)."""
+
+    def without(self, members: Collection[int]) -> Pairs:
+        """Comparisons with some of the members struck out."""
+        out = [place for place, member in enumerate(self.members) if member in members]
+        se, p = self.se.copy(), self.p.copy()
+        for table in (se, p):
+            table[out] = table[:, out] = np.nan
+        return self._replace(se=se, p=p)
+
+
+def pairs_of(
+    replicates: Replicates,
+    *,
+    members: tuple[int, ...],
+    n: int,
+    n_clusters: int,
+    exact: Array | None = None,
+) -> Pairs:
+    """All differences between checkpoints, from replicates (..., k) of their values.
+
+    Args:
+        replicates: from draws that all of them share.
+        members: the places of the k checkpoints in their table.
+        n: items that were resampled.
+        n_clusters: clusters of these.
+        exact: p-values to take instead of the bootstrap's, (k, k).
+    """
+    values, draws = replicates.value, replicates.resampled
+    k = len(values)
+    differences, se, p = np.full((3, k, k), np.nan)
+    ends = (
+        {int(np.nanargmin(values)), int(np.nanargmax(values))} if np.isfinite(values).any() else ()
+    )
+    for i in range(k) if k <= MANY else ends:
+        others = np.arange(i + 1, k) if k <= MANY else np.delete(np.arange(k), i)
+        if not len(others):
+            continue
+        gaps = draws[:, i, None] - draws[:, others]
+        own = values[i] - values[others]
+        found = own, gaps.std(axis=0, ddof=1), bootstrap_p(own, gaps, n_clusters)
+        for table, one in zip((differences, se, p), found, strict=True):
+            table[i, others] = one
+            table[others, i] = -one if table is differences else one
+    if exact is not None:
+        p = np.where(np.isnan(p), np.nan, exact)
+    return Pairs(members, n, differences, se, p)

@@ -1,0 +1,1 @@
+"""Figures for papers: points with intervals, each method in its own colour and shape."""

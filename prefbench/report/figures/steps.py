@@ -1,0 +1,214 @@
+"""Every metric against the training step: a line for each run, the baseline across."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from prefbench.leaderboard import Board, Column, Gathered
+from prefbench.records import METHODS
+from prefbench.report.figures.dots import numbered
+from prefbench.report.figures.palette import colour_of, dash_of
+from prefbench.report.figures.rows import Run, runs_of
+from prefbench.report.figures.sheet import (
+    COLUMN,
+    FAINT,
+    SPREAD,
+    TALLEST,
+    Drawn,
+    blank,
+    even_ticks,
+    level,
+    marker,
+    number,
+    panel,
+    ticks_of_log,
+)
+from prefbench.report.figures.wording import fitted, lines_of, names_told_apart, said, width_of
+from prefbench.shown import Shown
+from prefbench.stats.estimates import Estimate
+
+_LEFT, _RIGHT, _BELOW, _TITLE = 0.4, 0.08, 0.3, 0.125
+_HEIGHT = 1.15
+_KEY = 0.15
+_SWATCH = 0.32
+
+
+def trajectories(gathered: Gathered, shown: Shown) -> Drawn:
+    """A panel for each column that is shown, where a run has two steps or more."""
+    board = shown.board
+    runs = [run for run in runs_of(board) if len(run.steps) >= 2]
+    columns = [c for c in shown.columns if any(len(_line(board, run, c)) >= 2 for run in runs)]
+    if not columns:
+        return Drawn(notices=("no run has two steps that were measured: no figure of training",))
+    runs = [run for run in runs if any(len(_line(board, run, c)) >= 2 for c in columns)]
+    names = _names(runs)
+    across = 1 if len(columns) == 1 else 2 if len(columns) == 2 else 3
+    width = COLUMN if len(columns) == 1 else SPREAD
+    wide = width / across
+    keys = _keys(board, runs, names, width)
+    titles = [_title(column, wide - _LEFT - _RIGHT) for column in columns]
+    head = max(map(len, titles)) * _TITLE + 0.1
+    tall = head + _HEIGHT + _BELOW
+    top = _KEY * len(keys) + 0.04
+    per_sheet = across * max(1, int((TALLEST - top) // tall))
+    figures = []
+    for first in range(0, len(columns), per_sheet):
+        some = range(first, min(first + per_sheet, len(columns)))
+        figure = blank(width, top + tall * math.ceil(len(some) / across))
+        _draw_keys(figure, keys)
+        for place, i in enumerate(some):
+            axes = panel(
+                figure,
+                wide * (place % across) + _LEFT,
+                top + tall * (place // across) + head,
+                wide - _LEFT - _RIGHT,
+                _HEIGHT,
+            )
+            axes.set_title("\n".join(titles[i]), loc="left", pad=3, linespacing=1.15)
+            _draw(axes, board, runs, columns[i])
+        figures.append(figure)
+    return Drawn(numbered("training_steps", figures, _caption(board)))
+
+
+def _line(board: Board, run: Run, column: Column) -> list[tuple[int, Estimate]]:
+    """The run's values by step, those that there are."""
+    found = []
+    for row in run.steps:
+        entry = board.entry(row, column)
+        if entry and row.step is not None and math.isfinite(entry.score.estimate.value):
+            found.append((row.step, entry.score.estimate))
+    return found
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    titles = [METHODS.get(run.method, run.method) for run in runs]
+    return names_told_apart(
+        [
+            f"{title} ({Path(run.folder).name})" if titles.count(title) > 1 else title
+            for run, title in zip(runs, titles, strict=True)
+        ]
+    )
+
+
+def _title(column: Column, width: float) -> list[str]:
+    group = column.group
+    against = f"vs {said(group.opponent)}, {said(group.judge)}" if group.opponent else ""
+    parts = (said(group.task), said(group.conditions), against, said(column.metric.title))
+    return [line for part in parts if part for line in lines_of(part, width)]
+
+
+def _draw(axes: Axes, board: Board, runs: Sequence[Run], column: Column) -> None:
+    scale = 100.0 if column.metric.unit == "percent" else 1.0
+    _draw_baseline(axes, board, column, scale)
+    for run in runs:
+        line = _line(board, run, column)
+        colour = colour_of(run.method)
+        steps = [step for step, _ in line]
+        values = [scale * estimate.value for _, estimate in line]
+        bounded = [(step, e) for step, e in line if math.isfinite(e.low) and math.isfinite(e.high)]
+        axes.fill_between(
+            [step for step, _ in bounded],
+            [scale * e.low for _, e in bounded],
+            [scale * e.high for _, e in bounded],
+            color=colour, alpha=0.13, linewidth=0,
+        )  # fmt: skip
+        axes.plot(steps, values, **_stroke(run.method))
+    axes.set_xlabel("training step", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(lambda value, _: _thousands(value))
+    if column.metric.unit == "perplexity" and axes.get_ylim()[0] > 0:
+        low, high = axes.get_ylim()
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        ticks = ticks_of_log(low, high)
+        axes.yaxis.set_major_locator(FixedLocator(ticks))
+        axes.yaxis.set_major_formatter(FixedFormatter([number(tick) for tick in ticks]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        even_ticks(axes.yaxis, 4)
+
+
+def _draw_baseline(axes: Axes, board: Board, column: Column, scale: float) -> None:
+    row = next((row for row in board.rows if row.name == board.baseline), None)
+    entry = board.entry(row, column) if row else None
+    if entry is None or not math.isfinite(entry.score.estimate.value):
+        return
+    value, low, high = (scale * number for number in entry.score.estimate[:3])
+    if math.isfinite(low) and math.isfinite(high):
+        axes.axhspan(low, high, color=FAINT, alpha=0.15, linewidth=0, zorder=0)
+    axes.axhline(value, color=FAINT, linewidth=1.0, zorder=1)
+
+
+def _stroke(method: str) -> dict[str, Any]:
+    dash = dash_of(method)
+    return {
+        "color": colour_of(method),
+        "linewidth": 1.0,
+        "linestyle": (0, dash) if dash else "-",
+        "markeredgewidth": 0.0,
+        **marker(method, 3.4),
+    }
+
+
+def _thousands(value: float) -> str:
+    return f"{number(value / 1000)}k" if abs(value) >= 10_000 else number(round(value, 6))
+
+
+# --- the key above the panels
+
+
+def _keys(
+    board: Board, runs: Sequence[Run], names: Sequence[str], width: float
+) -> list[list[tuple[float, str, str | None]]]:
+    """Lines of (left in inches, name, method), the baseline without a method first."""
+    entries: list[tuple[str, str | None]] = [
+        (name, run.method) for name, run in zip(names, runs, strict=True)
+    ]
+    row = next((row for row in board.rows if row.name == board.baseline), None)
+    if row:
+        title = METHODS.get(row.method or "", row.name)
+        (label,) = names_told_apart([title])
+        entries.insert(0, (f"{label} (baseline)", None))
+    lines: list[list[tuple[float, str, str | None]]] = []
+    room = 0.0
+    for name, method in entries:
+        label = fitted(name, width - _SWATCH - 0.2)
+        needed = _SWATCH + width_of(label) + 0.12
+        if not lines or needed > room:
+            lines.append([])
+            room = width - 0.08
+        lines[-1].append((width - room, label, method))
+        room -= needed
+    return lines
+
+
+def _draw_keys(figure: Figure, keys: Sequence[Sequence[tuple[float, str, str | None]]]) -> None:
+    width, height = figure.get_size_inches()
+    for at, line in enumerate(keys):
+        y = 1 - (0.02 + _KEY * (at + 0.5)) / height
+        for left, label, method in line:
+            ends = [left / width, (left + _SWATCH - 0.08) / width]
+            middle = sum(ends) / 2
+            look: dict[str, Any] = (
+                {"color": FAINT, "linewidth": 1.0} if method is None else _stroke(method)
+            )
+            stroke = {k: v for k, v in look.items() if not k.startswith("marker")}
+            figure.add_artist(Line2D(ends, [y, y], **stroke))
+            if method is not None:
+                figure.add_artist(Line2D([middle], [y], **look))
+            figure.text((left + _SWATCH) / width, y, label, va="center_baseline")
+
+
+def _caption(board: Board) -> str:
+    text = f"Values against the training step, with {level(board.confidence)} bootstrap bands."
+    if board.baseline:
+        text += f" The grey line and its band are {said(board.baseline)}."
+    return text

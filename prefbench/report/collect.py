@@ -198,7 +198,18 @@ def _measured(
         np.asarray(table["cluster"].combine_chunks().to_pandas().astype(object)),
         {name: table[name].to_numpy() for name in names},
         _sure(table, manifest),
+        given=_given(manifest),
     )
+
+
+def _given(manifest: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The values that an imported file gives without items."""
+    found = {}
+    for name, told in manifest.get("imported", {}).get("metrics", {}).items():
+        value, se = told["value"], np.nan if told["se"] is None else told["se"]
+        low, high = value - 1.959964 * se, value + 1.959964 * se
+        found[name] = Estimate(value, low, high, told["n"] or 0, method="imported", se=se)
+    return found
 
 
 def _sure(table: Any, manifest: Mapping[str, Any]) -> Estimate | None:
@@ -225,6 +236,8 @@ def _conditions(cell: Mapping[str, Any]) -> str:
         parts.append(f"first {identity['limit']} items")
     if identity["fewshot"] == "parity":
         parts.append("lm-eval's own shots")
+    if cell.get("conditions"):  # of a column that was imported
+        parts.append(cell["conditions"])
     return ", ".join(parts)
 
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -267,12 +269,16 @@ class _Notes:
         return lines
 
 
-def written(estimate: Estimate, metric: Metric) -> str:
-    """A value with its interval, in the metric's unit."""
-    value = figure(estimate.value, metric)
+def written(estimate: Estimate, metric: Metric, *, signed: bool = False) -> str:
+    """A value with its interval, in the metric's unit; `signed` puts + before those above 0."""
+
+    def one(value: float) -> str:
+        text = figure(value, metric)
+        return f"+{text}" if signed and value > 0 and float(text) != 0 else text
+
     if math.isnan(estimate.low):
-        return value
-    return f"{value} [{figure(estimate.low, metric)}, {figure(estimate.high, metric)}]"
+        return one(estimate.value)
+    return f"{one(estimate.value)} [{one(estimate.low)}, {one(estimate.high)}]"
 
 
 def figure(value: float, metric: Metric) -> str:
@@ -288,6 +294,11 @@ def figure(value: float, metric: Metric) -> str:
     else:
         text = f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def terminal_width() -> int:
+    """The terminal's width where there is one."""
+    return max(60, shutil.get_terminal_size((110, 24)).columns) if sys.stdout.isatty() else 110
 
 
 def label(row: Checkpoint, board: Board) -> str:

@@ -56,13 +56,17 @@ def perplexity_and_agility(gathered: Gathered, shown: Shown, *, n_resamples: int
     board = shown.board
     panels, notices = [], []
     for group in gathered.groups:
-        cells = {one.checkpoint: one for one in gathered.measured if one.group == group.name}
+        cells = {
+            one.checkpoint: one
+            for one in gathered.measured
+            if one.group == group.name and not one.repeat
+        }
         found = spots(board, group, cells, n_resamples=n_resamples)
         if found:
             panels.append((group, found))
     if not panels:
         return Drawn(notices=("no task of pairs has perplexity and agility: no figure of them",))
-    across = 1 if len(panels) <= _FEW else 3 if len(panels) % 3 == 0 else 2
+    across = 1 if len(panels) <= _FEW else 2 if len(panels) == 4 else 3
     width = COLUMN if across == 1 else SPREAD
     wide = width / across
     tall = _TOP + _HEIGHT + _BOTTOM

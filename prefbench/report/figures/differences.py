@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from prefbench.leaderboard import Column, Gathered
@@ -66,7 +67,8 @@ def _figure(
 
 def _difference(shown: Shown, row: Checkpoint, column: Column) -> Estimate | None:
     entry = shown.entry(row, column)
-    return entry.difference if entry else None
+    gap = entry.difference if entry else None
+    return gap if gap is not None and math.isfinite(gap.value) else None
 
 
 def _panel(shown: Shown, rows: Sequence[Checkpoint], column: Column) -> Dots:

@@ -77,7 +77,7 @@ def chart(
     tall = len(rows) * _ROW + 0.06
     heights = [max(map(len, line)) * _TITLE + 0.08 + tall + _BELOW for line in titles]
     figures = []
-    for some in _pages(heights):
+    for some in pages(heights, TALLEST):
         figure = blank(width, sum(heights[i] for i in some))
         top = 0.0
         for i in some:
@@ -119,17 +119,17 @@ def numbered(name: str, figures: Sequence[Figure], caption: str) -> tuple[Drawin
     )
 
 
-def _pages(heights: Sequence[float]) -> list[list[int]]:
-    """Lines of panels that fit a page together, at least one on each."""
-    pages: list[list[int]] = []
+def pages(heights: Sequence[float], tallest: float) -> list[list[int]]:
+    """Which lines fit a page together, at least one on each."""
+    found: list[list[int]] = []
     room = 0.0
     for i, height in enumerate(heights):
-        if not pages or height > room:
-            pages.append([])
-            room = TALLEST
-        pages[-1].append(i)
+        if not found or height > room:
+            found.append([])
+            room = tallest
+        found[-1].append(i)
         room -= height
-    return pages
+    return found
 
 
 def _title(one: Dots, width: float) -> list[str]:

@@ -25,6 +25,9 @@ FAMILIES: tuple[Callable[[Gathered, Shown], Drawn], ...] = (
 )
 
 
+CAPTIONS = "captions.txt"
+
+
 def draw_figures(
     results: Path,
     folder: Path,
@@ -38,6 +41,9 @@ def draw_figures(
 ) -> list[Path]:
     """Writes every figure for which there are results; equal results give equal bytes.
 
+    What a reader must know of intervals and marks is in a file of captions, and in each figure's
+    own metadata.
+
     Args:
         results: a results directory.
         folder: where the figures go; made where it is missing.
@@ -50,7 +56,7 @@ def draw_figures(
         tell: is given a sentence for each figure that has nothing to show.
 
     Returns:
-        The files, in the order of the families.
+        The files, in the order of the families, and last that of the captions.
 
     Raises:
         StoreError: the directory has no readable results.
@@ -69,6 +75,11 @@ def draw_figures(
             path = folder / f"{drawing.name}.{kind}"
             save(drawing, path)
             paths.append(path)
+    if drawn.drawings:
+        captions = folder / CAPTIONS
+        lines = [f"{drawing.name}: {drawing.caption}\n" for drawing in drawn.drawings]
+        captions.write_text("\n".join(lines), encoding="utf-8")
+        paths.append(captions)
     if tell:
         for notice in drawn.notices:
             tell(notice)

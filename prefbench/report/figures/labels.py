@@ -64,7 +64,7 @@ def place(
         for i in order:
             others = [box for j, box in enumerate(chosen) if box is not None and j != i]
             free = [
-                (cost + _crossed(points[i], box, points, i), k, box)
+                (cost + _misread(points[i], box, points, i), k, box)
                 for k, (box, cost) in enumerate(options[i])
                 if not any(box.overlaps(other) for other in others)
             ]
@@ -102,17 +102,20 @@ def _alone(
     return reach + 0.02 * rank + 0.6 * int(on.sum())
 
 
-def _crossed(point: Array, box: Box, points: Array, own: int) -> float:
-    """How many other points the line from a name to its point passes close by, as a cost."""
+def _misread(point: Array, box: Box, points: Array, own: int) -> float:
+    """What it costs that a reader may take a name for that of another point.
+
+    Because that one is nearer, or because the line from the name to its point passes by it.
+    """
     end = nearest(point, box)
     line = np.asarray(end) - point
     length = float(np.hypot(*line))
-    if length < 6:
-        return 0.0
-    others = np.delete(np.asarray(points), own, axis=0) - point
-    along = np.clip(others @ line / length**2, 0, 1)
+    rest = np.delete(np.asarray(points), own, axis=0)
+    nearer = sum(math.dist(other, nearest(other, box)) < length for other in rest)
+    others = rest - point
+    along = np.clip(others @ line / max(length, 1e-9) ** 2, 0, 1)
     away = np.hypot(*(others - along[:, None] * line).T)
-    return 12.0 * int((away < 4).sum())
+    return 10.0 * nearer + 40.0 * int((away < 4).sum())
 
 
 def nearest(point: Array, box: Box) -> tuple[float, float]:

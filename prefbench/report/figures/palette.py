@@ -138,12 +138,9 @@ LOOKS: Mapping[str, Look] = {
 
 # Black stays with what the others are measured against.
 _OTHERS = [
-    look
-    for look in map(
-        Look._make,
-        product([c for name, c in COLOURS.items() if name != "black"], MARKERS, DASHES),
-    )
-    if look not in LOOKS.values()
+    Look(colour, marker, dash)
+    for (name, colour), marker, dash in product(COLOURS.items(), MARKERS, DASHES)
+    if name != "black"
 ]
 
 
@@ -152,7 +149,10 @@ def look_of(method: str) -> Look:
     if method in LOOKS:
         return LOOKS[method]
     digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
-    return _OTHERS[int.from_bytes(digest[:8]) % len(_OTHERS)]
+    at = int.from_bytes(digest[:8]) % len(_OTHERS)
+    while _OTHERS[at] in LOOKS.values():  # the next one then, so that other names keep theirs
+        at = (at + 1) % len(_OTHERS)
+    return _OTHERS[at]
 
 
 def colour_of(method: str, *, dark: bool = False) -> str:

@@ -147,9 +147,9 @@ def ticks_of_log(low: float, high: float, *, most: int = 5) -> list[float]:
     """Few round numbers between two positive ones, for a log axis."""
     if not 0 < low < high < math.inf:
         return []
-    if high / low < 4:
+    if high / low < 2.5:
         return _even(low, high, most)
-    for leads in ((1, 2, 5), (1, 3), (1,)):
+    for leads in ((1, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         ticks = _multiples(low, high, leads)
         if len(ticks) <= most:
             return ticks
@@ -175,13 +175,13 @@ def _even(low: float, high: float, most: int) -> list[float]:
 
 def number(value: float) -> str:
     """A number at an axis, in as few digits as it has."""
-    text = f"{value:.4g}".replace("-", "−")
+    text = f"{value:.6g}".replace("-", "−")
     return "0" if text == "−0" else text
 
 
-def even_ticks(axis: Axis, most: int = 5) -> None:
+def even_ticks(axis: Axis, most: int = 5, *, whole: bool = False) -> None:
     """Round numbers at an axis."""
-    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole))
     axis.set_major_formatter(lambda value, _: number(round(value, 10)))
 
 

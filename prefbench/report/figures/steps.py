@@ -10,11 +10,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from prefbench.leaderboard import Board, Column, Gathered
 from prefbench.records import METHODS
-from prefbench.report.figures.dots import numbered
+from prefbench.report.figures.dots import numbered, pages
 from prefbench.report.figures.palette import colour_of, dash_of
 from prefbench.report.figures.rows import Run, runs_of
 from prefbench.report.figures.sheet import (
@@ -50,30 +50,29 @@ def trajectories(gathered: Gathered, shown: Shown) -> Drawn:
         return Drawn(notices=("no run has two steps that were measured: no figure of training",))
     runs = [run for run in runs if any(len(_line(board, run, c)) >= 2 for c in columns)]
     names = _names(runs)
-    across = 1 if len(columns) == 1 else 2 if len(columns) == 2 else 3
-    width = COLUMN if len(columns) == 1 else SPREAD
+    across = min(len(columns), 3)
+    width = COLUMN if across == 1 else SPREAD
     wide = width / across
     keys = _keys(board, runs, names, width)
+    top = _KEY * len(keys) + 0.06
     titles = [_title(column, wide - _LEFT - _RIGHT) for column in columns]
-    head = max(map(len, titles)) * _TITLE + 0.1
-    tall = head + _HEIGHT + _BELOW
-    top = _KEY * len(keys) + 0.04
-    per_sheet = across * max(1, int((TALLEST - top) // tall))
+    lines = [
+        range(first, min(first + across, len(columns))) for first in range(0, len(columns), across)
+    ]
+    heads = [max(len(titles[i]) for i in line) * _TITLE + 0.08 for line in lines]
     figures = []
-    for first in range(0, len(columns), per_sheet):
-        some = range(first, min(first + per_sheet, len(columns)))
-        figure = blank(width, top + tall * math.ceil(len(some) / across))
+    for page in pages([head + _HEIGHT + _BELOW for head in heads], TALLEST - top):
+        figure = blank(width, top + sum(heads[at] + _HEIGHT + _BELOW for at in page))
         _draw_keys(figure, keys)
-        for place, i in enumerate(some):
-            axes = panel(
-                figure,
-                wide * (place % across) + _LEFT,
-                top + tall * (place // across) + head,
-                wide - _LEFT - _RIGHT,
-                _HEIGHT,
-            )
-            axes.set_title("\n".join(titles[i]), loc="left", pad=3, linespacing=1.15)
-            _draw(axes, board, runs, columns[i])
+        below = top
+        for at in page:
+            for place, i in enumerate(lines[at]):
+                axes = panel(
+                    figure, wide * place + _LEFT, below + heads[at], wide - _LEFT - _RIGHT, _HEIGHT
+                )
+                axes.set_title("\n".join(titles[i]), loc="left", pad=3, linespacing=1.15)
+                _draw(axes, board, runs, columns[i])
+            below += heads[at] + _HEIGHT + _BELOW
         figures.append(figure)
     return Drawn(numbered("training_steps", figures, _caption(board)))
 
@@ -101,7 +100,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _title(column: Column, width: float) -> list[str]:
     group = column.group
     against = f"vs {said(group.opponent)}, {said(group.judge)}" if group.opponent else ""
-    parts = (said(group.task), said(group.conditions), against, said(column.metric.title))
+    unit = " (%)" if column.metric.unit == "percent" else ""
+    parts = (said(group.task), said(group.conditions), against, said(column.metric.title) + unit)
     return [line for part in parts if part for line in lines_of(part, width)]
 
 
@@ -122,7 +122,7 @@ def _draw(axes: Axes, board: Board, runs: Sequence[Run], column: Column) -> None
         )  # fmt: skip
         axes.plot(steps, values, **_stroke(run.method))
     axes.set_xlabel("training step", labelpad=1)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    even_ticks(axes.xaxis, 4, whole=True)
     axes.xaxis.set_major_formatter(lambda value, _: _thousands(value))
     if column.metric.unit == "perplexity" and axes.get_ylim()[0] > 0:
         low, high = axes.get_ylim()

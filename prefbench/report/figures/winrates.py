@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from prefbench.leaderboard import Board, Column, Gathered
@@ -45,8 +46,10 @@ def _with_values(board: Board, columns: Sequence[Column]) -> list[Checkpoint]:
         row
         for row in finals(board)
         if any(
-            entry and not _is_against_itself(entry.score.estimate)
-            for entry in (board.entry(row, column) for column in columns)
+            math.isfinite(entry.score.estimate.value)
+            and not _is_against_itself(entry.score.estimate)
+            for column in columns
+            if (entry := board.entry(row, column))
         )
     ]
 
@@ -61,8 +64,7 @@ def _panel(board: Board, rows: Sequence[Checkpoint], column: Column, *, first: b
     about = (
         said(group.task),
         said(group.conditions),
-        f"vs {said(group.opponent)}" if group.opponent else "",
-        f"by {said(group.judge)}" if group.judge else "",
+        f"vs {said(group.opponent)}, {said(group.judge)}" if group.opponent else "",
     )
     return Dots(
         title=(*(about if first else ()), _TITLES[column.metric.name]),

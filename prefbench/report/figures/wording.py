@@ -12,14 +12,17 @@ from prefbench.report.layout import plain
 
 SIZE = 7.0
 """Of all text, in points."""
-LONGEST = 28
+LONGEST = 24
 """Characters of a name."""
+_LONGEST_LINE = 160
+"""Characters of anything: more than that no figure holds, and measuring it would take long."""
 
 
 def said(text: str) -> str:
     """Text on one line, without control characters and signs that the font cannot draw."""
     known = _glyphs()
-    return "".join(c if ord(c) in known else "\ufffd" for c in " ".join(plain(text).split()))
+    line = shortened(" ".join(plain(text).split()), _LONGEST_LINE)
+    return "".join(c if ord(c) in known else "\ufffd" for c in line)
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
@@ -50,7 +53,8 @@ def width_of(text: str, size: float = SIZE) -> float:
 
 def fitted(text: str, width: float, size: float = SIZE) -> str:
     """The text, shortened until it fits a width in inches."""
-    longest = len(text)
+    # No letter is narrower than a tenth of its height.
+    longest = min(len(text), max(3, int(720 * width / size)))
     while longest > 3 and width_of(shortened(text, longest), size) > width:
         longest -= 1
     return shortened(text, longest)

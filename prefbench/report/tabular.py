@@ -83,8 +83,8 @@ def panels_of(shown: Shown, style: IntervalStyle, *, letters: bool, room: int) -
     ]
     n, n_feet, named = len(shown.board.rows), len(feet), max(map(width_of, names))
     blocks = _blocks(columns, named, room)
-    # Blocks above each other are as wide as the text; a narrow table alone is not torn apart.
-    fills = len(blocks) > 1 or named + _needed(columns) > 0.8 * room
+    # As wide as the text, so that blocks above each other align; but not with a gulf in between.
+    least = (0.5 if len(blocks) > 1 else 0.75) * room
     starts = range(0, max(n, 1), MOST_ROWS)
     panels = []
     for start in starts:
@@ -94,7 +94,7 @@ def panels_of(shown: Shown, style: IntervalStyle, *, letters: bool, room: int) -
             lines = [*_head_lines(block), "\\midrule", *(_line(names, block, row) for row in at)]
             lines += ["\\midrule", *(_line(names, block, row) for row in foot)] if foot else []
             height = sum(line.count("\\\\") for line in lines) + 2.5
-            source = _tabular(block, lines, fills=fills)
+            source = _tabular(block, lines, fills=named + _needed(block) > least)
             if style == "subscript":  # two small lines in one
                 height *= 1.25
                 source = f"\\renewcommand{{\\arraystretch}}{{1.25}}\n{source}"

@@ -44,8 +44,10 @@ HOSTILE = (
 QUANTITIES = ("sum_logp_chosen", "n_tokens_chosen", "sum_logp_rejected", "n_tokens_rejected")
 
 
-def shown(*, names: tuple[str, ...] = (), n_groups: int = 0, n_rows: int = 2) -> Shown:
-    """A baseline, checkpoints that are better, one that is missing; pairs, a quiz and a judge."""
+def shown(
+    *, names: tuple[str, ...] = (), n_groups: int = 0, n_rows: int = 2, gain: float = 0.6
+) -> Shown:
+    """A baseline and better checkpoints on pairs, quizzes and duels; named ones are missing."""
     rows = [Checkpoint("sft", Path("sft"), "ready", method="sft", seed=0)]
     rows += [
         Checkpoint(f"dpo-{i}", Path("dpo"), "ready", method="dpo", seed=0, step=i)
@@ -73,7 +75,7 @@ def shown(*, names: tuple[str, ...] = (), n_groups: int = 0, n_rows: int = 2) ->
             quantities = (
                 dict(zip(QUANTITIES, pairs, strict=True))
                 if group.name == "pairs"
-                else {"acc": (rng.random(60) < 0.2 + 0.6 * better).astype(float)}
+                else {"acc": (rng.random(60) < 0.2 + gain * better).astype(float)}
             )
             measured.append(Measured(row.name, group.name, items, items, quantities))
     board = build_board(

@@ -15,7 +15,7 @@ MANY = 40
 
 
 class Pairs(NamedTuple):
-    """Every two of some checkpoints; NaN where two were not compared, and on the diagonal."""
+    """Each two of some checkpoints; NaN where two were not compared, and on the diagonal."""
 
     members: tuple[int, ...]
     """Which checkpoints they are, as places in a table, (k,)."""
@@ -29,7 +29,7 @@ class Pairs(NamedTuple):
     """Two-sided p-values that they are 0, (k, k)."""
 
     def without(self, members: Collection[int]) -> Pairs:
-        """Comparisons with some of the members struck out."""
+        """With no standard error and no p-value of comparisons with some of the members."""
         out = [place for place, member in enumerate(self.members) if member in members]
         se, p = self.se.copy(), self.p.copy()
         for table in (se, p):

@@ -19,10 +19,16 @@ def bootstrap_p(value: ArrayLike, resampled: ArrayLike, n_clusters: int) -> Arra
     """Two-sided p-value that a difference is 0, from its bootstrap replicates.
 
     Twice the share of replicates on the far side of 0, those at 0 counted in full: below α where
-    the percentile interval at 1 − α leaves out 0. Of 10,000 replicates that cannot fall below
-    1/5,000, too coarse for a family of hundreds; so where fewer than FEW lie on the far side, the
-    tail is Student's t with n_clusters − 1 degrees of freedom. No p is below 2^(1 − n_clusters):
-    as sure as that, and no surer, is the sign of n_clusters independent differences.
+    the percentile interval at 1 − α leaves out 0, but for what follows. Of 10,000 replicates the
+    share cannot fall below 1/5,000, too coarse for a family of hundreds; so where fewer than FEW
+    lie on the far side, the tail is Student's t with n_clusters − 1 degrees of freedom. No p is
+    below 2^(1 − n_clusters): as sure as that, and no surer, is the sign of n_clusters independent
+    differences.
+
+    With few clusters the share is too small, as the percentile interval is too narrow: of true
+    nulls, up to 11 % fall below 0.05 with 20 clusters and up to 7 % with 200, most where values are
+    skewed. The fitted tail is too small where the differences themselves are skewed, as those
+    between equal checkpoints are not, and too large where the replicates are, as of a perplexity.
 
     Args:
         value: the difference, (...).
@@ -42,10 +48,12 @@ def bootstrap_p(value: ArrayLike, resampled: ArrayLike, n_clusters: int) -> Arra
     beyond = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
     counted = np.minimum(1.0, 2 * (beyond + 1) / (n + 1))
     at_most = np.minimum(1.0, 2 * (FEW + 1) / (n + 1))
+    # Replicates spread as if the deviations of n clusters had n degrees of freedom, not n − 1.
+    narrow = math.sqrt((n_clusters - 1) / n_clusters)
     with np.errstate(divide="ignore", invalid="ignore"):
-        tail = 2 * t.sf(np.abs(own) / draws.std(axis=0, ddof=1), n_clusters - 1)
-    fitted = np.clip(np.nan_to_num(tail, nan=1.0), 2.0 ** (1 - n_clusters), at_most)
-    p = np.where(beyond < FEW, fitted, counted)
+        tail = 2 * t.sf(np.abs(own) * narrow / draws.std(axis=0, ddof=1), n_clusters - 1)
+    fitted = np.minimum(np.nan_to_num(tail, nan=1.0), at_most)
+    p = np.maximum(np.where(beyond < FEW, fitted, counted), 2.0 ** (1 - n_clusters))
     known = np.isfinite(own) & np.isfinite(draws).all(axis=0)
     return np.where(known, p, np.nan)
 

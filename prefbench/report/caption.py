@@ -39,8 +39,6 @@ class Conditions:
     """The split that examples come from."""
     sampling: Mapping[str, Any] | None = None
     """Of texts: temperature, top_p, seed, max_gen_toks; None where nothing was generated."""
-    data: str = ""
-    revision: str = ""
 
 
 def conditions_of(results: Path, gathered: Gathered) -> dict[str, Conditions]:
@@ -54,13 +52,10 @@ def conditions_of(results: Path, gathered: Gathered) -> dict[str, Conditions]:
     for (_, group), cell in gathered.cells.items():
         manifest = None if group in found else store.manifest(cell)
         if manifest is not None:
-            task, data = manifest.get("task", {}), manifest.get("data", {})
             found[group] = Conditions(
-                n_shots=task.get("n_shots") or 0,
+                n_shots=manifest.get("task", {}).get("n_shots") or 0,
                 shots=manifest.get("identity", {}).get("shots") or "",
                 sampling=manifest.get("sampling"),
-                data=data.get("title") or "",
-                revision=data.get("revision") or "",
             )
     return found
 
@@ -94,7 +89,9 @@ def caption(
 ) -> list[str]:
     """What the signs of a table mean, in the order of their weight."""
     tasks = list(dict.fromkeys(column.group.task for column in shown.columns))
-    lead = f"{_count(len(shown.board.rows), 'checkpoint')} on {_count(len(tasks), 'task')}."
+    rows = shown.board.rows
+    what = "method" if any(map(_is_pool, rows)) else "checkpoint"
+    lead = f"{_count(len(rows), what)} on {_count(len(tasks), 'task')}."
     sentences = [lead, intervals(shown, style), units(shown), best(shown)]
     sentences += [letter_groups(shown) if letters else "", significance(shown, marks)]
     if any(column.metric.higher_is_better is not None for column in shown.columns):
@@ -129,6 +126,7 @@ def intervals(shown: Shown, style: IntervalStyle = "bracket") -> str:
 
 _EXCEPTIONS = {
     "wilson": "Wilson's for shares of 0 or 100%",
+    "imported": "by standard errors where values came without items",
     "confidence sequence": "confidence sequences for judging that ended when it was sure",
 }
 
@@ -181,14 +179,13 @@ def significance(shown: Shown, marks: Mapping[str, str] = DAGGERS) -> str:
     than = " and ".join(f"{marks[v]} {v}" for v in ("better", "worse") if v in verdicts)
     told = [f"{than} than the baseline"] if than else []
     told += [f"{marks['different']} different from the baseline"] if "different" in verdicts else []
-    text = (
-        f"{', '.join(told)} on the same items ({how})."
-        if told
-        else f"No difference to the baseline on the same items is significant ({how})."
-    )
     if "noise" in verdicts:
-        text += f" {marks['noise']} differs by no more than a checkpoint measured twice."
-    return text
+        noise = "different from it, but by no more than a checkpoint measured twice was from itself"
+        told.append(f"{marks['noise']} {noise}")
+    said = ", ".join(told)
+    if not said:
+        return f"No difference to the baseline on the same items is significant ({how})."
+    return f"{said}, on the same items ({how})."
 
 
 def correction(shown: Shown) -> str:
@@ -203,16 +200,14 @@ _CORRECTIONS = {
 }
 
 
-def detectable(shown: Shown) -> str:
-    """What the row of detectable differences says."""
-    return "Detectable: the difference to the baseline that would be found with 80% power."
+DETECTABLE = "Detectable: the difference to the baseline that would be found with 80% power."
 
 
 def footnotes(shown: Shown, conditions: Mapping[str, Conditions] | None = None) -> list[str]:
     """What stands below a table but for the reasons of missing cells: how it came about."""
     notes = [*told_conditions(shown, conditions or {}), runs(shown.board.rows), *warnings(shown)]
     if any(shown.detectable(column) is not None for column in shown.columns):
-        notes.insert(0, detectable(shown))
+        notes.insert(0, DETECTABLE)
     groups = {column.group.name for column in shown.columns}
     others = {c.group.name for c in shown.board.columns} - groups
     told = (
@@ -224,7 +219,7 @@ def footnotes(shown: Shown, conditions: Mapping[str, Conditions] | None = None) 
 def items(shown: Shown, column: Column) -> str:
     """How many items gave a column's values: one number, or from where to where."""
     entries = [shown.entry(row, column) for row in shown.board.rows]
-    counts = sorted({entry.score.estimate.n for entry in entries if entry})
+    counts = sorted({e.score.estimate.n for e in entries if e} - {0})  # 0: nobody said how many
     return f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
 
 
@@ -232,18 +227,21 @@ def warnings(shown: Shown) -> list[str]:
     """What limits the numbers that are shown."""
     told = []
     entries = [
-        entry.score
+        entry
         for row in shown.board.rows
         for column in shown.columns
         if (entry := shown.entry(row, column))
     ]
-    if any(0 < score.estimate.n < FEW for score in entries):
+    scores = [entry.score for entry in entries]
+    if any(0 < score.estimate.n < FEW for score in scores):
         told.append(f"Intervals over fewer than {FEW} items tend to be too narrow.")
-    if any(s.metric.startswith("lc_win_rate") and s.estimate.method == "none" for s in entries):
+    if any(s.metric.startswith("lc_win_rate") and s.estimate.method == "none" for s in scores):
         told.append(
             f"A length-controlled win rate has an interval from {FEWEST} wins and {FEWEST} losses "
             "on; without one it may be far off."
         )
+    if any(entry.difference and entry.difference.method == "unpaired" for entry in entries):
+        told.append("Values that came without items are compared unpaired, by standard errors.")
     if any(column.group.conditions for column in shown.columns):
         told.append("Columns with conditions under their name are not the whole standard task.")
     return told
@@ -281,6 +279,8 @@ def _drawn(sampling: Mapping[str, Any]) -> str:
 
 def runs(rows: Sequence[Checkpoint]) -> str:
     """What the rows are of the training runs behind them."""
+    if any(map(_is_pool, rows)):
+        return "" if all(map(_is_pool, rows)) else "A row of one seed is one training run."
     known = {row.seed for row in rows if row.seed is not None}
     seeds: dict[tuple[Any, ...], set[int | None]] = {}
     for row in rows:
@@ -289,6 +289,11 @@ def runs(rows: Sequence[Checkpoint]) -> str:
         return "Rows of one method differ in the seed of training."
     seed = f" (seed {known.pop()})" if len(known) == 1 else ""
     return f"Each row is one training run{seed}; intervals do not cover further runs."
+
+
+def _is_pool(row: Checkpoint) -> bool:
+    """Whether a row stands for several checkpoints, which is why it lies nowhere."""
+    return row.path == Path()
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from prefbench.errors import InputError
 from prefbench.leaderboard import Gathered, Group, Measured, build_board
+from prefbench.pooled import pooled_board
 from prefbench.records import Checkpoint
 from prefbench.report.caption import Conditions, caption, conditions_of, footnotes
 from prefbench.report.heads import levels
@@ -20,6 +21,7 @@ from prefbench.report.latex import latex
 from prefbench.report.tables import figure, label
 from prefbench.report.tex import tex, width_of
 from prefbench.shown import Shown, show
+from prefbench.stats.estimates import Estimate
 from prefbench.store import Store
 from tests.tex import compile_tex, flat
 
@@ -294,7 +296,7 @@ def test_settings_that_make_no_table_are_refused(settings: dict[str, object], me
 
 def test_a_caption_claims_only_what_the_table_shows() -> None:
     said = " ".join(caption(shown()))
-    assert "† better than the baseline on the same items" in said
+    assert "† better than the baseline, on the same items (p\u00a0<\u00a00.05, Holm's" in said
     assert "‡" not in said
     assert "Bold: the best of its column" in said
     alone = shown(n_rows=1)
@@ -324,7 +326,6 @@ def test_conditions_are_read_from_manifests(tmp_path: Path) -> None:
         "identity": {"shots": "train"},
         "task": {"n_shots": 4},
         "sampling": None,
-        "data": {"title": "org/set", "revision": "abc"},
     }
     place = tmp_path / "cells" / "one"
     place.mkdir(parents=True)
@@ -332,4 +333,41 @@ def test_conditions_are_read_from_manifests(tmp_path: Path) -> None:
     assert store.manifest("one") == manifest
     gathered = Gathered((), (), (), cells={("dpo", "quiz"): "one", ("sft", "quiz"): "other"})
     found = conditions_of(tmp_path, gathered)
-    assert found == {"quiz": Conditions(4, "train", None, "org/set", "abc")}
+    assert found == {"quiz": Conditions(4, "train", None)}
+
+
+def test_pooled_seeds_are_no_single_runs() -> None:
+    rows = [
+        Checkpoint(f"{m}-{seed}", Path(m), "ready", method=m, seed=seed)
+        for m in ("sft", "dpo")
+        for seed in (0, 1)
+    ]
+    items = np.arange(40, dtype=np.int32)
+    rng = np.random.default_rng(2)
+    measured = [
+        Measured(row.name, "quiz", items, items, {"acc": (rng.random(40) < 0.5).astype(float)})
+        for row in rows
+    ]
+    group = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": True})
+    gathered = Gathered(tuple(rows), (group,), tuple(measured))
+    apart = show(build_board(rows, [group], measured, n_resamples=200))
+    together = show(pooled_board(gathered, n_resamples=200))
+    assert "Rows of one method differ in the seed of training." in footnotes(apart)
+    notes = " ".join(footnotes(together))
+    assert "one training run" not in notes
+    assert "intervals are over seeds and items" in notes
+    assert caption(together)[0] == "2 methods on 1 task."
+
+
+def test_values_without_items_are_said_to_be() -> None:
+    row, other = (Checkpoint(m, Path(m), "ready", method=m) for m in ("sft", "dpo"))
+    items = np.arange(40, dtype=np.int32)
+    own = Measured("sft", "quiz", items, items, {"acc": np.tile([0.0, 1.0], 20)})
+    told = Estimate(0.9, 0.8, 1.0, 0, method="imported", se=0.05)
+    given_ = Measured("dpo", "quiz", items[:0], items[:0], {}, given={"acc": told})
+    group = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": True})
+    table = show(build_board([row, other], [group], [own, given_], n_resamples=200))
+    assert "by standard errors where values came without items" in " ".join(caption(table))
+    notes = footnotes(table)
+    assert "Values that came without items are compared unpaired, by standard errors." in notes
+    assert "& \\multicolumn{3}{c}{40}" in latex(table)

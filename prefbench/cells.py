@@ -63,6 +63,9 @@ class Settings:
     """The environment variable that holds the endpoint's key."""
     concurrency: int = 32
     """Requests to the endpoint under way at once."""
+    twice: tuple[str, ...] = ()
+    """Rows, or methods, that are measured a second time, in other batches and with other seeds: by
+    what the two times differ, the engine and the draws do."""
 
     def __post_init__(self) -> None:
         counts = (
@@ -120,8 +123,13 @@ class PlannedCell:
         return self.planned.task
 
     @property
+    def repeat(self) -> int:
+        """How many times it is measured before."""
+        return int(self.identity.get("repeat", 0))
+
+    @property
     def title(self) -> str:
-        return f"{self.checkpoint.name} × {self.task.name}"
+        return f"{self.checkpoint.name} × {self.task.name}" + (" again" if self.repeat else "")
 
 
 def plan_tasks(
@@ -187,16 +195,38 @@ def _plan_task(task: Task, limit: int | None, places: Sequence[Path]) -> Planned
 def plan_cells(
     checkpoints: Sequence[Checkpoint], tasks: Sequence[PlannedTask], settings: Settings
 ) -> list[PlannedCell]:
-    """The cells of all ready checkpoints, checkpoint by checkpoint."""
+    """The cells of all ready checkpoints, checkpoint by checkpoint.
+
+    Raises:
+        InputError: a checkpoint that is to be measured twice is not there.
+    """
+    for wanted in settings.twice:
+        if not any(_is_meant(checkpoint, wanted) for checkpoint in checkpoints):
+            raise InputError(f"--twice {wanted}: no checkpoint has this name or method")
     return [
-        _plan_cell(checkpoint, planned, settings)
+        _plan_cell(checkpoint, planned, settings, repeat)
         for checkpoint in checkpoints
         if checkpoint.state == "ready"
         for planned in tasks
+        for repeat in _repeats(checkpoint, planned.task, settings)
     ]
 
 
-def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings) -> PlannedCell:
+def _repeats(checkpoint: Checkpoint, task: Task, settings: Settings) -> range:
+    """Once, or twice; what a judge would have to be paid for again, once."""
+    again = task.recipe.measure != "comparison" and any(
+        _is_meant(checkpoint, wanted) for wanted in settings.twice
+    )
+    return range(2 if again else 1)
+
+
+def _is_meant(checkpoint: Checkpoint, wanted: str) -> bool:
+    return wanted == checkpoint.name or wanted.lower() == checkpoint.method
+
+
+def _plan_cell(
+    checkpoint: Checkpoint, planned: PlannedTask, settings: Settings, repeat: int = 0
+) -> PlannedCell:
     dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
     if settings.engine == "server":
         dtype = SERVER_DTYPE
@@ -214,6 +244,8 @@ def _plan_cell(checkpoint: Checkpoint, planned: PlannedTask, settings: Settings)
     }
     if settings.engine == "server":
         identity["server"] = [settings.server_api, settings.served_model]
+    if repeat:
+        identity["repeat"] = repeat
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return PlannedCell(digest[:24], checkpoint, planned, identity)
 
@@ -265,10 +297,10 @@ def _is_plain_lora(checkpoint: Checkpoint) -> bool:
 
 
 def _by_task(cells: Sequence[PlannedCell]) -> list[tuple[PlannedCell, ...]]:
-    """Cells of one task together, tasks in the order in which they came."""
-    tasks: dict[str, list[PlannedCell]] = {}
+    """Cells of one task together, tasks in the order in which they came; repeats apart."""
+    tasks: dict[tuple[str, int], list[PlannedCell]] = {}
     for cell in cells:
-        tasks.setdefault(cell.task.name, []).append(cell)
+        tasks.setdefault((cell.task.name, cell.repeat), []).append(cell)
     return [tuple(alike) for alike in tasks.values()]
 
 

@@ -122,14 +122,19 @@ class Work:
             size = self._batch_size(first)
             kept = [cell.resume({"batch_size": size}) for cell, _ in alike]
             with requests.built_by(first):
-                for number, items in enumerate(plan(requests, size)):
+                for number, items in enumerate(plan(requests, size, members[0][0].repeat)):
                     texts = requests.digest(items)
                     lacking = [
                         pair
                         for pair, there in zip(alike, kept, strict=True)
                         if number not in there or there[number].texts != texts
                     ]
-                    answers = ask_together(requests, [engine for _, engine in lacking], items)
+                    answers = ask_together(
+                        requests,
+                        [engine for _, engine in lacking],
+                        items,
+                        repeat=members[0][0].repeat,
+                    )
                     for (cell, _), found in zip(lacking, answers, strict=True):
                         cell.append(number, Batch(texts, found))
                     done = min((number + 1) * size, len(requests))
@@ -172,7 +177,7 @@ class Work:
         engine = opening.engine()
         requests = self._requests_for(planned, engine)
         with requests.built_by(engine):
-            answers, n_resumed = self._ask(requests, engine, cell)
+            answers, n_resumed = self._ask(requests, engine, cell, planned.repeat)
         digest = requests.digest()
         self.store.write_items(
             digest,
@@ -203,7 +208,9 @@ class Work:
         opening.check_unchanged()
         cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
 
-    def _ask(self, requests: Requests, engine: Engine, cell: Cell) -> tuple[list[Answer], int]:
+    def _ask(
+        self, requests: Requests, engine: Engine, cell: Cell, repeat: int
+    ) -> tuple[list[Answer], int]:
         """All answers, and how many batches of them the journal had for the same texts."""
         from prefbench.measures.answers import ask, plan
 
@@ -212,13 +219,13 @@ class Work:
         answers: list[Answer] = []
         n_resumed = 0
         self.listener.on_step("asking", 0, len(requests))
-        for number, items in enumerate(plan(requests, size)):
+        for number, items in enumerate(plan(requests, size, repeat)):
             texts = requests.digest(items)
             batch = kept.get(number)
             if batch and batch.texts == texts:
                 n_resumed += 1
             else:
-                batch = Batch(texts, ask(requests, engine, items))
+                batch = Batch(texts, ask(requests, engine, items, repeat=repeat))
                 cell.append(number, batch)
             answers += batch.answers
             self.listener.on_step("asking", len(answers), len(requests))

@@ -21,20 +21,32 @@ from prefbench.records import Answer, Record
 NOT_FINITE = "the log-prob is not a finite number"
 
 
-def plan(requests: Requests, size: int) -> list[range]:
-    """Batches of items in the order of the data, so that the first can be asked at once."""
-    n = len(requests)
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+def plan(requests: Requests, size: int, repeat: int = 0) -> list[range]:
+    """Batches of items in the order of the data, so that the first can be asked at once.
+
+    A repeat has other batches: its first one is half as long.
+    """
+    n, first = len(requests), max(1, size // 2) if repeat else size
+    starts = [0, *range(first, n, size)]
+    return [range(i, min(j, n)) for i, j in itertools.pairwise([*starts, n])] if n else []
 
 
-def ask(requests: Requests, engine: Engine, batch: Sequence[int]) -> list[Answer]:
+def ask(
+    requests: Requests, engine: Engine, batch: Sequence[int], *, repeat: int = 0
+) -> list[Answer]:
     """What a checkpoint gives for some items; an item that cannot be asked says why.
+
+    Args:
+        requests: of the task.
+        engine: the checkpoint.
+        batch: places of the items.
+        repeat: above 0, texts are drawn from other seeds.
 
     Raises:
         EngineError: the engine failed as a whole.
     """
     if requests.task.kind == "generate_until":
-        return _generate(requests, [engine], batch)[0]
+        return _generate(requests, [engine], batch, repeat)[0]
     flat: list[TokenRequest] = []
     owners: list[tuple[int, int]] = []
     reasons: dict[int, str] = {}
@@ -82,7 +94,7 @@ def _scored_answer(
 
 
 def ask_together(
-    requests: Requests, engines: Sequence[Engine], batch: Sequence[int]
+    requests: Requests, engines: Sequence[Engine], batch: Sequence[int], *, repeat: int = 0
 ) -> list[list[Answer]]:
     """What several checkpoints with one tokenizer give for the same items, a list for each.
 
@@ -90,12 +102,12 @@ def ask_together(
         EngineError: an engine failed as a whole.
     """
     if requests.task.kind != "generate_until":
-        return [ask(requests, engine, batch) for engine in engines]
-    return _generate(requests, engines, batch) if engines else []
+        return [ask(requests, engine, batch, repeat=repeat) for engine in engines]
+    return _generate(requests, engines, batch, repeat) if engines else []
 
 
 def _generate(
-    requests: Requests, engines: Sequence[Engine], batch: Sequence[int]
+    requests: Requests, engines: Sequence[Engine], batch: Sequence[int], repeat: int
 ) -> list[list[Answer]]:
     assert requests.sampling is not None
     n, first = requests.task.n_texts, engines[0]
@@ -109,7 +121,7 @@ def _generate(
         engines[1:],
         [requests.tokens(index)[0].context for index in asked for _ in range(n)],
         requests.sampling,
-        [seed_of(requests.sampling.seed, index, k) for index in asked for k in range(n)],
+        [seed_of(requests.sampling.seed, index, k, repeat) for index in asked for k in range(n)],
     )
     found = []
     for texts in by_engine:
@@ -135,7 +147,7 @@ def _generated_answers(batch: Sequence[int], texts: Sequence[Generation], n: int
     ]
 
 
-def seed_of(task_seed: int, item: int, sample: int) -> int:
+def seed_of(task_seed: int, item: int, sample: int, repeat: int = 0) -> int:
     """The seed of one text, below 2**31: the same whatever else is asked, and in whatever batches.
 
     Checkpoints and temperatures share it, so that they differ by less chance.
@@ -144,8 +156,10 @@ def seed_of(task_seed: int, item: int, sample: int) -> int:
         task_seed: `seed` of the task's generation_kwargs, 0 by default.
         item: its place in the data.
         sample: which text of the item, from 0.
+        repeat: how many times it was asked for before.
     """
-    digest = hashlib.sha256(f"{task_seed} {item} {sample}".encode()).digest()
+    again = f" {repeat}" if repeat else ""
+    digest = hashlib.sha256(f"{task_seed} {item} {sample}{again}".encode()).digest()
     return int.from_bytes(digest[:4]) >> 1
 
 

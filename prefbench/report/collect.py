@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ())
     rows: dict[str, Checkpoint] = {}
     cells: dict[tuple[str, str], Mapping[str, Any]] = {}
     latest: dict[str, Mapping[str, Any]] = {}
+    again: dict[tuple[str, str], Mapping[str, Any]] = {}
     pairs: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
     for one in plans:
         paths = {facts["name"]: facts["path"] for facts in one["checkpoints"]}
@@ -68,6 +69,9 @@ def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ())
         for cell in [*one["cells"], *one.get("comparisons", ())]:
             if not tasks or cell["task"] in tasks or cell.get("sweep") in tasks:
                 group = _group_name(cell)
+                if cell["identity"].get("repeat"):
+                    again[paths[cell["checkpoint"]], group] = cell
+                    continue
                 latest.pop(group, None)
                 latest[group] = cell
                 if cell.get("against") == ROUND_ROBIN:
@@ -82,6 +86,7 @@ def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ())
         store,
         {name: dataclasses.replace(rows[path], name=name) for path, name in names.items()},
         {(names[path], group): cell for (path, group), cell in cells.items()},
+        {(names[path], group): cell for (path, group), cell in again.items()},
         {
             group: {(names[i], names[j]): cell for (i, j), cell in both.items()}
             for group, both in pairs.items()
@@ -110,6 +115,7 @@ def _gathered(
     store: Store,
     rows: Mapping[str, Checkpoint],
     cells: Mapping[tuple[str, str], Mapping[str, Any]],
+    again: Mapping[tuple[str, str], Mapping[str, Any]],
     pairs: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]],
     latest: Mapping[str, Mapping[str, Any]],
 ) -> Gathered:
@@ -126,6 +132,7 @@ def _gathered(
         else:
             manifests[group].append(manifest)
             measured.append(_measured(store, cell["cell"], checkpoint, group, manifest))
+    repeated = list(_repeated(store, cells, again, {(m.checkpoint, m.group) for m in measured}))
     robins, missing = [], []
     for group, both in pairs.items():
         sealed = {}
@@ -145,6 +152,9 @@ def _gathered(
             robins.append(ranked(store, group, sealed))
     groups = [_group(name, latest[name], found) for name, found in manifests.items()]
     notes = [note for group in groups for note in group.notes]
+    for name in dict.fromkeys(one.checkpoint for one in repeated):
+        tasks = [one.group for one in repeated if one.checkpoint == name]
+        notes.append(f"{name} was measured twice on {', '.join(tasks)}: noise is how they differ")
     notes += [
         f"{group}: {first} and {second} were not compared, and the strengths do without: {reason}"
         for group, first, second, reason in missing
@@ -153,7 +163,7 @@ def _gathered(
     return Gathered(
         checkpoints=tuple(rows.values()),
         groups=tuple(groups),
-        measured=tuple(measured),
+        measured=(*measured, *repeated),
         ranked=tuple(robins),
         reasons=reasons,
         notes=tuple(notes),
@@ -162,6 +172,23 @@ def _gathered(
             for one in measured
         },
     )
+
+
+def _repeated(
+    store: Store,
+    cells: Mapping[tuple[str, str], Mapping[str, Any]],
+    again: Mapping[tuple[str, str], Mapping[str, Any]],
+    shown: Collection[tuple[str, str]],
+) -> Iterator[Measured]:
+    """What was measured a second time, of what is shown and under the same conditions."""
+    for (checkpoint, group), cell in again.items():
+        identity = dict(cell["identity"])
+        repeat = identity.pop("repeat")
+        if (checkpoint, group) in shown and identity == cells[checkpoint, group]["identity"]:
+            manifest = store.manifest(cell["cell"])
+            if manifest is not None:
+                found = _measured(store, cell["cell"], checkpoint, group, manifest)
+                yield dataclasses.replace(found, repeat=repeat)
 
 
 def _stale(cell: Mapping[str, Any], latest: Mapping[str, Any], row: Checkpoint) -> str | None:

@@ -59,15 +59,15 @@ def _text(shown: Shown, width: int) -> str:
     notes = _Notes(shown)
     heads = _heads(columns)
     n_heads = len(heads[0]) if heads else 0
-    feet = [_foot(shown, column) for column in columns]
-    n_feet = 1 + any(detectable for _, detectable in feet)
+    names, feet = _feet(shown)
+    n_feet = len(names)
     first = [
         *[""] * n_heads,
         *(plain(label(row, board)) for row in board.rows),
-        *("items", "detectable")[:n_feet],
+        *names,
     ]
     grid = [
-        [*head, *(notes.cell(row, column) for row in board.rows), *foot[:n_feet]]
+        [*head, *(notes.cell(row, column) for row in board.rows), *foot]
         for head, column, foot in zip(heads, columns, feet, strict=True)
     ]
     blocks = []
@@ -99,13 +99,25 @@ def _heads(columns: Sequence[Column]) -> list[list[str]]:
     ]
 
 
-def _foot(shown: Shown, column: Column) -> tuple[str, str]:
-    """How many items a column has, and the difference that they show."""
+def _feet(shown: Shown) -> tuple[list[str], list[list[str]]]:
+    """Names of the lines below a table's rows, and what stands there under each column."""
+    feet = [_foot(shown, column) for column in shown.columns]
+    names = ["items", "detectable", "noise"]
+    used = [at for at in range(len(names)) if at == 0 or any(foot[at] for foot in feet)]
+    return [names[at] for at in used], [[foot[at] for at in used] for foot in feet]
+
+
+def _foot(shown: Shown, column: Column) -> tuple[str, str, str]:
+    """How many items a column has, the difference that they show, and the engine's noise."""
     entries = [shown.entry(row, column) for row in shown.board.rows]
     counts = sorted({entry.score.estimate.n for entry in entries if entry})
     n = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
-    least = shown.detectable(column)
-    return n, "" if least is None else f"±{figure(least, column.metric)}"
+    least, noise = shown.detectable(column), shown.board.noise.get(column.key)
+    return (
+        n,
+        "" if least is None else f"±{figure(least, column.metric)}",
+        "" if noise is None else f"±{figure(noise, column.metric)}",
+    )
 
 
 def _against(group: Group) -> str:
@@ -136,12 +148,8 @@ def _markdown(shown: Shown, width: int) -> str:
         [escaped(plain(label(row, board))), *(notes.cell(row, c) for c in columns)]
         for row in board.rows
     ]
-    feet = zip(*(_foot(shown, column) for column in columns), strict=True)
-    lines += [
-        [name, *foot]
-        for name, foot in zip(("items", "detectable"), feet, strict=False)
-        if any(foot)
-    ]
+    names, feet = _feet(shown)
+    lines += [[name, *(foot[at] for foot in feet)] for at, name in enumerate(names)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return table + "\n\n" + "\n".join(f"{escaped(line)}  " for line in notes.lines()) + "\n"
 

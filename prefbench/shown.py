@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,8 @@ class Shown:
     """Some columns of a board. The comparisons in them are one family, corrected together.
 
     The family is each two rows of every column, or, of more than MANY rows, each with the baseline
-    and with the two at the ends.
+    and with the two at the ends. Where neither direction is better, and for rows with too few of
+    the items, it is each with the baseline.
     """
 
     board: Board
@@ -85,14 +87,16 @@ class Shown:
         rivals = self.rivals.get(column.key)
         if rivals is None or row.name not in rivals.rows:
             return False
-        p = rivals.p[0, rivals.rows.index(row.name)]
-        return row.name == rivals.rows[0] or bool(p >= self.alpha)
+        # Of many rows the best may not be compared with all: on the items all have, another is.
+        best = int(np.argmin(np.isnan(rivals.p).sum(axis=1))) if len(rivals.rows) > MANY else 0
+        p = rivals.p[best, rivals.rows.index(row.name)]
+        return row.name == rivals.rows[0] or not p < self.alpha
 
     def detectable(self, column: Column) -> float | None:
         """The difference to the baseline that is found with 80 % power, in the metric's unit.
 
         By the median standard error of the column's differences, at the level that the first of
-        the family's comparisons must pass. None where nothing was compared.
+        the family's comparisons must pass. None where no difference has a standard error above 0.
         """
         errors = [
             entry.difference.se
@@ -116,12 +120,13 @@ class Shown:
         if self.adjusted(row, column) < self.alpha:
             return 0
         needed = items_needed(gap.value, gap.se, gap.n, alpha=self.strictest)
-        return int(needed) if math.isfinite(needed) else None
+        # Few clusters may separate nothing, however large and steady the difference.
+        return max(1, int(needed)) if math.isfinite(needed) else None
 
     def notes(self) -> list[str]:
         """How to read intervals, marks and letters, as sentences for below a table."""
         board = self.board
-        level = f"{board.confidence:.0%}"
+        level, alpha = (f"{100 * share:.6g}%" for share in (board.confidence, self.alpha))
         lines = [f"Values with {level} bootstrap intervals over items; percentages for shares."]
         if self.n_comparisons:
             correction = {
@@ -129,14 +134,21 @@ class Shown:
                 "bh": "Benjamini and Hochberg's correction for",
                 "none": "no correction for",
             }[self.correction]
+            n = self.n_comparisons
+            family = "the one comparison" if n == 1 else f"the {n} comparisons"
             lines.append(
-                f"Differences are paired on the same items, and tested at {self.alpha:.0%} with "
-                f"{correction} the {self.n_comparisons} comparisons of this table."
+                f"Differences are paired on the same items, and tested at {alpha} with "
+                f"{correction} {family} of this table."
+            )
+        if any(self._unpaired()):
+            lines.append(
+                "Values that came without items cannot be paired: differences to them are less "
+                "precise."
             )
         if self.by_baseline:
             lines.append(f"▲ better, ▼ worse, ≠ different from {board.baseline}.")
         if any(rivals.letters for rivals in self.rivals.values()):
-            lines.append("Rows that share a letter may be alike; a is the best.")
+            lines.append("Rows that share a letter may be alike; the best has an a.")
         if self.by_baseline:
             lines.append(
                 "Detectable: a difference to the baseline that these items show with 80% power."
@@ -147,6 +159,14 @@ class Shown:
                 "twice did from itself."
             )
         return lines
+
+    def _unpaired(self) -> Iterator[bool]:
+        """Of each difference that was tested, whether it is between values that share no items."""
+        for column in self.columns:
+            for row in self.board.rows:
+                entry = self.entry(row, column)
+                if entry and entry.difference and (row.name, column.key) in self.by_baseline:
+                    yield entry.difference.method == "unpaired"
 
     @property
     def strictest(self) -> float:
@@ -180,7 +200,7 @@ def show(board: Board, *, everything: bool = False, correction: Correction = "ho
             if board.baseline not in (first, second):
                 family.append((column.key, first, second))
                 raw.append(p)
-    values = corrected(raw, correction) if raw else np.zeros(0)
+    values = corrected(raw, correction)
     found = {key: float(p) for key, p in zip(family, values, strict=True) if not math.isnan(p)}
     by_baseline = {(row, key): p for (key, row, other), p in found.items() if other is None}
     rivals = {
@@ -199,9 +219,7 @@ def _compared(contest: Contest | None) -> Iterator[tuple[str, str, float]]:
     """Each two rows that were compared, with the p-value of their difference."""
     if contest:
         p = contest.pairs.p
-        for i, j in zip(
-            *np.nonzero(~np.isnan(np.triu(p, 1)) & ~np.tri(len(p), dtype=bool)), strict=True
-        ):
+        for i, j in np.argwhere(np.triu(~np.isnan(p), 1)):
             yield contest.rows[i], contest.rows[j], float(p[i, j])
 
 
@@ -213,6 +231,7 @@ def _rivals(board: Board, column: Column, found: Mapping[Any, float], alpha: flo
         name: sign * entry.score.estimate.value
         for name in contest.rows
         if (entry := board.entries.get((name, column.key)))
+        and not math.isnan(entry.score.estimate.value)
     }
 
     def p_of(first: str, second: str) -> float:
@@ -225,8 +244,10 @@ def _rivals(board: Board, column: Column, found: Mapping[Any, float], alpha: flo
         )
 
     ordered = sorted(values, key=lambda name: -values[name])
-    p = np.array([[math.nan if a == b else p_of(a, b) for b in ordered] for a in ordered])
-    known = np.flatnonzero(~np.isnan(p).all(axis=1)) if len(p) else np.zeros(0, int)
+    p = np.full((len(ordered), len(ordered)), math.nan)
+    for i, j in combinations(range(len(ordered)), 2):
+        p[i, j] = p[j, i] = p_of(ordered[i], ordered[j])
+    known = np.flatnonzero(~np.isnan(p).all(axis=1))
     rows, p = tuple(ordered[i] for i in known), p[np.ix_(known, known)]
     letters = letter_groups(p < alpha) if len(rows) <= MANY else []
     return Rivals(rows, p, dict(zip(rows, letters, strict=False)))

@@ -180,8 +180,8 @@ def significance(shown: Shown, marks: Mapping[str, str] = DAGGERS) -> str:
     told = [f"{than} than the baseline"] if than else []
     told += [f"{marks['different']} different from the baseline"] if "different" in verdicts else []
     if "noise" in verdicts:
-        noise = "different from it, but by no more than a checkpoint measured twice was from itself"
-        told.append(f"{marks['noise']} {noise}")
+        noise = "from the baseline by no more than a checkpoint measured twice from itself"
+        told.append(f"{marks['noise']} different {noise}")
     said = ", ".join(told)
     if not said:
         return f"No difference to the baseline on the same items is significant ({how})."

@@ -25,6 +25,10 @@ MOST_ROWS = 36
 """Of a block; further rows stand in blocks of their own."""
 
 
+ESTIMATED = 0.975
+"""Of the room that may be used up: widths are estimated, to about 2 %."""
+
+
 class Panel(NamedTuple):
     """One tabular."""
 
@@ -82,7 +86,7 @@ def panels_of(shown: Shown, style: IntervalStyle, *, letters: bool, room: int) -
         for column in shown.columns
     ]
     n, n_feet, named = len(shown.board.rows), len(feet), max(map(width_of, names))
-    blocks = _blocks(columns, named, room)
+    blocks = _blocks(columns, named, ESTIMATED * room)
     # As wide as the text, so that blocks above each other align; but not with a gulf in between.
     least = (0.5 if len(blocks) > 1 else 0.75) * room
     starts = range(0, max(n, 1), MOST_ROWS)
@@ -260,7 +264,7 @@ def _broken(text: str, room: float) -> list[str]:
     """A head in lines that are as wide as the room, or as NARROWEST; what is longer is cut."""
     widest = max(room, NARROWEST)
     lines = [""]
-    for word in re.findall(r"[^ _,/-]*[ _,/-]*", text):
+    for word in re.findall(r"[^ _,/-]*[ _,/-]+|[^ _,/-]+", text):
         fits = width_of(tex(lines[-1] + word)) <= widest
         if lines[-1] and not fits and word not in ("↑", "↓"):
             lines.append("")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import string
@@ -245,6 +246,22 @@ def test_hostile_names_print_as_what_they_are(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+def test_hostile_tasks_and_judges_print_within_the_width(tmp_path: Path) -> None:
+    rows = [Checkpoint(name, Path(name), "ready", method=name) for name in ("sft", "dpo")]
+    items = np.arange(40, dtype=np.int32)
+    rng = np.random.default_rng(4)
+    groups, measured = [], []
+    for i, text in enumerate(text.replace("\ud800", "") for text in HOSTILE):
+        name, metric = f"{i}{text}", f"score of {text[:40]}"
+        groups.append(Group(name, text, text, (metric,), {}, opponent=text, judge=text))
+        measured += [Measured(r.name, name, items, items, {metric: rng.random(40)}) for r in rows]
+    table = show(build_board(rows, groups, measured, notes=HOSTILE, n_resamples=200))
+    conditions = {group.name: Conditions(3, group.task) for group in groups}
+    for width in (48, 86):
+        source = latex(table, conditions=conditions, width=width, letters=True, standalone=True)
+        assert all(points < 3 for points in compile_tex(source, tmp_path).overfull)
+
+
 def test_long_names_are_cut_and_still_differ() -> None:
     table = shown(names=tuple("m" * 200 + f"/{i}/" + "m" * 200 for i in range(3)))
     lines = [line for line in latex(table).splitlines() if line.startswith("mmm")]
@@ -371,3 +388,14 @@ def test_values_without_items_are_said_to_be() -> None:
     notes = footnotes(table)
     assert "Values that came without items are compared unpaired, by standard errors." in notes
     assert "& \\multicolumn{3}{c}{40}" in latex(table)
+
+
+def test_differences_within_the_noise_are_marked_as_such() -> None:
+    table = shown()
+    noise = {column.key: 1e9 for column in table.columns}
+    board = dataclasses.replace(table.board, noise=noise)
+    noisy = dataclasses.replace(table, board=board)
+    said = " ".join(caption(noisy))
+    assert "≈ different from the baseline by no more than a checkpoint measured twice" in said
+    assert "better than" not in said
+    assert r"$^{\approx}$" in latex(noisy)

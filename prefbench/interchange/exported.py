@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefbench.errors import InputError
-from prefbench.leaderboard import Board, Column, Group
+from prefbench.leaderboard import Board, Column, Entry, Group
+from prefbench.metrics import Metric
 from prefbench.records import Checkpoint
 from prefbench.stats.estimates import Estimate
 from prefbench.store import Store
@@ -32,7 +33,15 @@ class Value(NamedTuple):
     """One metric of a checkpoint."""
 
     column: Column
-    estimate: Estimate
+    entry: Entry
+
+    @property
+    def metric(self) -> Metric:
+        return self.column.metric
+
+    @property
+    def estimate(self) -> Estimate:
+        return self.entry.score.estimate
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def results_of(
     for row in board.rows:
         for group in groups.values():
             values = tuple(
-                Value(column, entry.score.estimate)
+                Value(column, entry)
                 for column in board.columns
                 if column.group.name == group.name and (entry := board.entry(row, column))
                 if math.isfinite(entry.score.estimate.value)
@@ -181,3 +190,24 @@ def common(values: Sequence[Any]) -> Any:
     """What all of several values are; None where they differ."""
     first = values[0] if values else None
     return first if all(value == first for value in values) else None
+
+
+class HubDataset(NamedTuple):
+    """A data set of the Hugging Face hub."""
+
+    dataset: str
+    configuration: str | None
+    revision: str | None
+
+
+def hub_dataset(one: Result) -> HubDataset | None:
+    """The data set behind a result, if the hub has it: one that a mirror alone knows it has not."""
+    facts, config = one.manifest.get("data") or {}, one.config
+    dataset = config.get("dataset_path")
+    if not isinstance(dataset, str) or "/" not in dataset:
+        return None
+    if facts.get("from") != "hub" and not facts.get("revision"):
+        return None
+    options = config.get("dataset_kwargs") or {}
+    configuration = config.get("dataset_name") or options.get("data_dir")
+    return HubDataset(dataset, configuration, facts.get("revision") or options.get("revision"))

@@ -24,6 +24,7 @@ from prefbench.interchange.exported import (
     write_text,
 )
 from prefbench.interchange.lm_eval_samples import samples_of
+from prefbench.metrics import Metric
 from prefbench.store import Store
 
 SERVED = {"completions": "local-completions", "chat": "local-chat-completions"}
@@ -76,8 +77,13 @@ def task_keys(members: Sequence[Result]) -> dict[str, Result]:
 
 def parts(value: Value) -> tuple[str, str]:
     """A metric's name and the filter pipeline it belongs to, in lm-eval's words."""
-    name, _, pipeline = value.column.metric.name.partition(",")
+    name, _, pipeline = value.metric.name.partition(",")
     return name, pipeline or "none"
+
+
+def is_mean(metric: Metric) -> bool:
+    """Whether a metric is the mean of its items' values."""
+    return metric.quantities[1:] == ("1",) and metric.unit != "perplexity"
 
 
 def _whole(members: Sequence[Result], folder: str, hashes: Mapping[str, str]) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _whole(members: Sequence[Result], folder: str, hashes: Mapping[str, str]) ->
         },
         "n-shot": {key: one.manifest["task"].get("n_shots", 0) for key, one in keys.items()},
         "higher_is_better": {
-            key: {parts(value)[0]: value.column.metric.higher_is_better for value in one.values}
+            key: {parts(value)[0]: value.metric.higher_is_better for value in one.values}
             for key, one in keys.items()
         },
         "n-samples": {
@@ -147,8 +153,8 @@ def _config(key: str, one: Result) -> dict[str, Any]:
         config["metric_list"] = [
             {
                 "metric": parts(value)[0],
-                "aggregation": "mean" if value.column.metric.quantities[1:] == ("1",) else "custom",
-                "higher_is_better": value.column.metric.higher_is_better,
+                "aggregation": "mean" if is_mean(value.metric) else "custom",
+                "higher_is_better": value.metric.higher_is_better,
             }
             for value in one.values
         ]

@@ -136,7 +136,7 @@ def _scores(one: Result, store: Store) -> dict[str, dict[int, dict[str, Any]]]:
     columns = {name: table[name].to_numpy() for name in table.column_names if name != "cluster"}
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for value in one.values:
-        metric = value.column.metric
+        metric = value.metric
         used = [name for name in metric.quantities if name != "1"]
         if len(metric.quantities) != 2 or not set(used) <= set(columns):
             continue

@@ -1,0 +1,68 @@
+"""The verb `import`, from lm-eval's files to the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from prefbench.errors import InputError, PrefbenchError
+from prefbench.report.collect import collect
+from prefbench.report.imported import EXAMPLES, import_
+from prefbench.report.tables import render
+from tests.interchange.conftest import LIMIT
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(epilog=EXAMPLES)(import_)
+
+
+def run(*arguments: object) -> list[str]:
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    if isinstance(done.exception, PrefbenchError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output.splitlines()
+
+
+def test_it_says_what_joined_and_what_to_do_next(measured: Path, theirs: Path) -> None:
+    arguments = [theirs, "--results", measured, "--task", "demo_facts", "--as", "demo_facts"]
+    assert run(*arguments, "--method", "dpo") == [
+        f"sft (lm-eval) × demo_facts: acc, acc_norm of {LIMIT} items",
+        "prefbench table shows them.",
+    ]
+    assert run(*arguments, "--method", "dpo")[1] == "1 of 1 had been imported before."
+    table = render(collect(measured), "text")
+    assert "DPO (sft (lm-eval))" in table
+    assert "imported from lm-eval" in table
+
+
+def test_a_file_without_samples_is_unpaired(theirs: Path, tmp_path: Path) -> None:
+    for path in theirs.glob("samples_*"):
+        path.unlink()
+    told = run(theirs, "--results", tmp_path / "new", "--task", "demo_facts", "--name", "old")
+    assert told[0] == "old × demo_facts: acc, acc_norm without values by item, so unpaired"
+    table = render(collect(tmp_path / "new"), "text")
+    assert "unpaired" in table
+
+
+def test_hostile_names_reach_no_terminal(tmp_path: Path) -> None:
+    evil = "\x1b[31m\u202e../../x"
+    path = tmp_path / "results_1.json"
+    path.write_text(
+        json.dumps({"results": {evil: {"acc,none": 0.5}}, "model_name": evil, "config": {}})
+    )
+    told = "\n".join(run(path, "--results", tmp_path / "results"))
+    table = render(collect(tmp_path / "results"), "text")
+    for text in (told, table):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    folders = {path.parent.name for path in (tmp_path / "results" / "cells").rglob("manifest.json")}
+    assert all(len(name) == 24 for name in folders)
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        run(tmp_path / "results_x.json", "--results", tmp_path)

@@ -45,7 +45,9 @@ def pairs_of(
     n_clusters: int,
     exact: Array | None = None,
 ) -> Pairs:
-    """All differences between checkpoints, from replicates (..., k) of their values.
+    """The differences of each two checkpoints, from replicates (..., k) of their values.
+
+    Of more than MANY, those of each with the two whose values are the largest and the smallest.
 
     Args:
         replicates: from draws that all of them share.
@@ -57,16 +59,16 @@ def pairs_of(
     values, draws = replicates.value, replicates.resampled
     k = len(values)
     differences, se, p = np.full((3, k, k), np.nan)
-    ends = (
-        {int(np.nanargmin(values)), int(np.nanargmax(values))} if np.isfinite(values).any() else ()
-    )
+    real = np.where(np.isfinite(values), values, np.nan)
+    ends = {int(np.nanargmin(real)), int(np.nanargmax(real))} if np.isfinite(real).any() else ()
     for i in range(k) if k <= MANY else ends:
         others = np.arange(i + 1, k) if k <= MANY else np.delete(np.arange(k), i)
         if not len(others):
             continue
-        gaps = draws[:, i, None] - draws[:, others]
-        own = values[i] - values[others]
-        found = own, gaps.std(axis=0, ddof=1), bootstrap_p(own, gaps, n_clusters)
+        # Infinite values, as of a perplexity beyond all bounds, differ by no number.
+        with np.errstate(invalid="ignore"):
+            gaps, own = draws[:, i, None] - draws[:, others], values[i] - values[others]
+            found = own, gaps.std(axis=0, ddof=1), bootstrap_p(own, gaps, n_clusters)
         for table, one in zip((differences, se, p), found, strict=True):
             table[i, others] = one
             table[others, i] = -one if table is differences else one

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from prefbench.leaderboard import Board, Gathered, Group, Measured
+from prefbench.leaderboard import Board, Gathered, Group
 from prefbench.records import Checkpoint
 from prefbench.report.figures.ellipses import ellipse, replicates
 from prefbench.report.figures.labels import Box, nearest, place
@@ -40,7 +40,7 @@ from prefbench.stats.bootstrap import Array
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.46, 0.08, 0.22, 0.38
 _HEIGHT = 2.1
-_FEW = 2
+_FEW, _NAMED = 2, 5
 
 
 class Spot(NamedTuple):
@@ -56,12 +56,7 @@ def perplexity_and_agility(gathered: Gathered, shown: Shown, *, n_resamples: int
     board = shown.board
     panels, notices = [], []
     for group in gathered.groups:
-        cells = {
-            one.checkpoint: one
-            for one in gathered.measured
-            if one.group == group.name and not one.repeat
-        }
-        found = spots(board, group, cells, n_resamples=n_resamples)
+        found = spots(gathered, board, group, n_resamples=n_resamples)
         if found:
             panels.append((group, found))
     if not panels:
@@ -86,34 +81,36 @@ def perplexity_and_agility(gathered: Gathered, shown: Shown, *, n_resamples: int
             )
             missed = _draw(axes, group, found, names, board.baseline)
             if missed:
+                few = ", ".join(missed[:_NAMED]) + (" and others" if missed[_NAMED:] else "")
                 notices.append(
-                    f"perplexity and agility on {said(group.name)}: no room for the names of "
-                    + ", ".join(missed)
+                    f"perplexity and agility on {said(group.name)}: no room for {len(missed)} "
+                    f"of {len(found)} names: {few}"
                 )
         part = "" if len(panels) <= per_sheet else f"_{first // per_sheet + 1}"
         drawings.append(Drawing(f"perplexity_agility{part}", figure, _caption(board)))
     return Drawn(tuple(drawings), tuple(notices))
 
 
-def spots(
-    board: Board, group: Group, cells: Mapping[str, Measured], *, n_resamples: int
-) -> list[Spot]:
+def spots(gathered: Gathered, board: Board, group: Group, *, n_resamples: int) -> list[Spot]:
     """The checkpoints that have both values on a task."""
     columns = {c.metric.name: c for c in board.columns if c.group.name == group.name}
     if not {"perplexity.v1", "agility.v1"} <= columns.keys():
         return []
-    found = []
+    centres = {}
     for row in finals(board):
         entries = [board.entry(row, columns[name]) for name in ("perplexity.v1", "agility.v1")]
         values = [entry.score.estimate.value if entry else math.nan for entry in entries]
-        if not (all(map(math.isfinite, values)) and values[0] > 0):
-            continue
-        centre = math.log(values[0]), values[1]
-        cell = cells.get(row.name)
-        drawn = replicates(group, cell, n_resamples=n_resamples) if cell else None
-        region = None if drawn is None else ellipse(centre, drawn, confidence=board.confidence)
-        found.append(Spot(row, centre, region))
-    return found
+        if all(map(math.isfinite, values)) and values[0] > 0:
+            centres[row.name] = (row, (math.log(values[0]), values[1]))
+    drawn = replicates(gathered, group, list(centres), n_resamples=n_resamples)
+    return [
+        Spot(
+            row,
+            centre,
+            ellipse(centre, drawn[name], confidence=board.confidence) if name in drawn else None,
+        )
+        for name, (row, centre) in centres.items()
+    ]
 
 
 def _draw(
@@ -140,7 +137,6 @@ def _draw(
                     Polygon(
                         outline, closed=True, fill=fill, alpha=0.16 if fill else 0.9,
                         linewidth=0 if fill else 0.6, facecolor=colour, edgecolor=colour,
-                        gid=f"ellipse-{found.index(spot)}" if fill else None,
                     )
                 )  # fmt: skip
     for spot in found:
@@ -207,7 +203,8 @@ def _caption(board: Board) -> str:
     text = (
         f"Perplexity (log scale) against agility. Ellipses hold both values together with "
         f"{level(board.confidence)} confidence, from bootstrap draws that both share; where two "
-        "ellipses overlap, the paired difference may still be clear."
+        "ellipses overlap, the paired difference may still be clear. Of points without an ellipse "
+        "the interval is unknown."
     )
     if board.baseline:
         text += f" Grey lines pass through {said(board.baseline)}."

@@ -98,5 +98,6 @@ def _caption(shown: Shown) -> str:
         f"Differences to {said(board.baseline or '')}, paired on the same items, with "
         f"{level(board.confidence)} bootstrap intervals. Filled: significant at "
         f"{level(1 - board.confidence)} {how}; hollow: may be chance, or no more than noise. "
-        "Arrows point to better. Intervals are not corrected." + left_out(board)
+        "A question mark stands where there is no interval. Arrows point to better. Intervals are "
+        "not corrected." + left_out(board)
     )

@@ -38,7 +38,10 @@ _LONGEST = 1.25
 
 @dataclass(frozen=True)
 class Dots:
-    """One panel: a value for each row, None where there is none."""
+    """One panel: a value for each row, None where there is none.
+
+    Beside a value without an interval stands a question mark: else it would look the surest.
+    """
 
     title: tuple[str, ...]
     """Lines, the most important one last; those that do not fit are broken."""
@@ -161,6 +164,11 @@ def _draw(
         ends = [one.scale * end for end in (estimate.low, estimate.high)]
         if all(map(math.isfinite, ends)):
             axes.plot(ends, [at, at], color=colour_of(method), linewidth=1.0, zorder=2)
+        else:
+            axes.annotate(
+                "?", (one.scale * estimate.value, at), (4, 0), textcoords="offset points",
+                ha="left", va="center", color=FAINT,
+            )  # fmt: skip
         mark(axes, one.scale * estimate.value, at, method, filled=filled, zorder=3)
     _scale(axes, one)
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from prefbench.leaderboard import Group, Measured
-from prefbench.stats.bootstrap import Array, Resampling
-from prefbench.stats.estimates import present
-
-QUANTITIES = (
-    "sum_logp_chosen", "n_tokens_chosen", "sum_logp_rejected", "n_tokens_rejected",
-)  # fmt: skip
+from prefbench.aligned import align
+from prefbench.leaderboard import Gathered, Group
+from prefbench.metrics import PAIR_METRICS
+from prefbench.stats.bootstrap import Array
+from prefbench.stats.estimates import alike
 
 
 def likelihoods(sums: Array) -> Array:
-    """The log of perplexity, and agility: sums (..., 4) of QUANTITIES to (..., 2).
+    """The log of perplexity, and agility: sums (..., 4) of agility's quantities to (..., 2).
 
     Both are those of `metrics.PAIR_METRICS`; where perplexity overflows, its log does not.
     """
@@ -26,22 +23,28 @@ def likelihoods(sums: Array) -> Array:
     return np.stack([-chosen / n_chosen, chosen / n_chosen - rejected / n_rejected], axis=-1)
 
 
-def replicates(group: Group, one: Measured, *, n_resamples: int = 10_000) -> Array | None:
-    """Log-perplexity and agility in the same bootstrap draws, (n_resamples, 2).
+def replicates(
+    gathered: Gathered, group: Group, checkpoints: Sequence[str], *, n_resamples: int = 10_000
+) -> dict[str, Array]:
+    """Log-perplexity and agility in the same bootstrap draws, those of the table.
 
-    None where they are undefined: a quantity is missing, fewer than two clusters, a replicate that
-    is not finite. The draws are seeded by the task, as the table's are.
+    Returns:
+        By checkpoint, (n_resamples, 2). Those are left out that lack the items of a pair's two
+        texts, have fewer than two clusters of them, or a replicate that is not finite.
     """
-    if not all(name in one.quantities for name in QUANTITIES):
-        return None
-    table = np.stack([one.quantities[name] for name in QUANTITIES], axis=-1).astype(np.float64)
-    rows = present(table)
-    seed = int.from_bytes(hashlib.sha256(group.task.encode()).digest()[:4])
-    resampling = Resampling(one.clusters[rows], n_resamples=n_resamples, seed=seed)
-    if resampling.n_clusters < 2 or not np.isfinite(table[rows]).all():
-        return None
-    drawn = resampling.replicate(table[rows], likelihoods).resampled
-    return drawn if np.isfinite(drawn).all() else None
+    aligned = align(gathered, group, PAIR_METRICS["agility"], checkpoints, n_resamples=n_resamples)
+    if aligned is None:
+        return {}
+    found = {}
+    for rows, members in alike(aligned.there):
+        kept = aligned.resampling.only(rows)
+        if kept.n_clusters < 2:
+            continue
+        drawn = kept.replicate(aligned.columns[rows][:, members], likelihoods).resampled
+        for place, member in enumerate(members):
+            if np.isfinite(drawn[:, place]).all():
+                found[aligned.checkpoints[member]] = drawn[:, place]
+    return found
 
 
 def ellipse(

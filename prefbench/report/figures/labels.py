@@ -50,12 +50,12 @@ def place(
     marks = [Box(x - 3, y - 3, x + 3, y + 3) for x, y in points]
     corners = np.concatenate([np.asarray(points), *outlines])
     options = [
-        [
-            (box, cost)
+        sorted(
+            (cost + _misread(point, box, points, own), rank, box)
             for rank, (box, reach) in enumerate(_around(point, size))
             if (cost := _alone(box, reach, rank, frame, marks, corners)) < math.inf
-        ]
-        for point, size in zip(points, sizes, strict=True)
+        )
+        for own, (point, size) in enumerate(zip(points, sizes, strict=True))
     ]
     chosen: list[Box | None] = [None] * len(options)
     # Those with the fewest places choose first; then each looks again at what the others took.
@@ -63,12 +63,10 @@ def place(
     for _ in range(_SWEEPS):
         for i in order:
             others = [box for j, box in enumerate(chosen) if box is not None and j != i]
-            free = [
-                (cost + _misread(points[i], box, points, i), k, box)
-                for k, (box, cost) in enumerate(options[i])
-                if not any(box.overlaps(other) for other in others)
-            ]
-            chosen[i] = min(free)[2] if free else None
+            free = (
+                box for _, _, box in options[i] if not any(box.overlaps(other) for other in others)
+            )
+            chosen[i] = next(free, None)
     return chosen
 
 

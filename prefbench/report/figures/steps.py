@@ -208,7 +208,10 @@ def _draw_keys(figure: Figure, keys: Sequence[Sequence[tuple[float, str, str | N
 
 
 def _caption(board: Board) -> str:
-    text = f"Values against the training step, with {level(board.confidence)} bootstrap bands."
+    text = (
+        f"Values against the training step, with {level(board.confidence)} bootstrap bands where "
+        "intervals are known; each checkpoint's is its own, not one for the whole line."
+    )
     if board.baseline:
         text += f" The grey line and its band are {said(board.baseline)}."
     return text

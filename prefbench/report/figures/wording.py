@@ -70,9 +70,9 @@ def _broken(
 ) -> list[str]:
     if fits(text) or most == 1:
         return [fitted(text, width, size)]
-    breaks = [
-        i + 1 for i, c in enumerate(text[:-1]) if c in " ,_-/:" and fits(text[: i + 1].rstrip())
-    ]
+    fitting = [i + 1 for i in range(len(text) - 1) if fits(text[: i + 1].rstrip())]
+    breaks = [i for i in fitting if text[i - 1] == " "]
+    breaks = breaks or [i for i in fitting if text[i - 1] in ",_-/:"]
     if not breaks:
         return [fitted(text, width, size)]
     rest = text[breaks[-1] :].lstrip()

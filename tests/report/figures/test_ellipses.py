@@ -4,18 +4,30 @@ import numpy as np
 import pytest
 from matplotlib.path import Path
 
-from prefbench.leaderboard import Group, Measured
+from prefbench.leaderboard import Gathered, Group, Measured
 from prefbench.metrics import PAIR_METRICS
-from prefbench.report.figures.ellipses import QUANTITIES, ellipse, likelihoods, replicates
+from prefbench.report.figures.ellipses import ellipse, likelihoods, replicates
 
 
 def inside(outline: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(Path(outline).contains_points(np.atleast_2d(points)))
 
 
-def measured(table: np.ndarray) -> Measured:
-    items = np.arange(len(table), dtype=np.int32)
-    return Measured("dpo", "pairs", items, items, dict(zip(QUANTITIES, table.T, strict=True)))
+GROUP = Group("pairs", "pairs")
+QUANTITIES = PAIR_METRICS["agility"].quantities
+
+
+def gathered(**tables: np.ndarray) -> Gathered:
+    measured = []
+    for name, table in tables.items():
+        items = np.arange(len(table), dtype=np.int32)
+        quantities = dict(zip(QUANTITIES, table.T, strict=True))
+        measured.append(Measured(name, "pairs", items, items, quantities))
+    return Gathered((), (GROUP,), tuple(measured))
+
+
+def drawn(table: np.ndarray, n_resamples: int = 400) -> np.ndarray:
+    return replicates(gathered(dpo=table), GROUP, ["dpo"], n_resamples=n_resamples)["dpo"]
 
 
 def made_up(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -30,21 +42,18 @@ def made_up(n: int, rng: np.random.Generator) -> np.ndarray:
 def test_an_ellipse_holds_its_share_of_a_normal_distribution(confidence: float) -> None:
     rng = np.random.default_rng(0)
     centre, spread = [1.0, -2.0], [[0.04, 0.05], [0.05, 0.09]]
-    drawn = rng.multivariate_normal(centre, spread, 20_000)
-    outline = ellipse(centre, drawn, confidence=confidence)
+    given = rng.multivariate_normal(centre, spread, 20_000)
+    outline = ellipse(centre, given, confidence=confidence)
     fresh = rng.multivariate_normal(centre, spread, 20_000)
     assert inside(outline, fresh).mean() == pytest.approx(confidence, abs=0.01)
 
 
 def test_the_ellipse_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    group = Group("pairs", "pairs")
     hits = []
     for _ in range(400):
         table = made_up(80, rng)
-        drawn = replicates(group, measured(table), n_resamples=400)
-        assert drawn is not None
-        outline = ellipse(likelihoods(table.sum(axis=0)), drawn, confidence=0.9)
+        outline = ellipse(likelihoods(table.sum(axis=0)), drawn(table), confidence=0.9)
         hits.append(inside(outline, np.array([1.2, 0.8]))[0])
     assert 0.84 <= np.mean(hits) <= 0.94
 
@@ -64,28 +73,34 @@ def test_replicates_are_drawn_together() -> None:
     """Where the rejected reply is the same for all, what one value gains the other loses."""
     table = made_up(60, np.random.default_rng(3))
     table[:, 2:] = -2.0, 1.0
-    drawn = replicates(Group("pairs", "pairs"), measured(table), n_resamples=500)
-    assert drawn is not None
-    assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(-1)
+    assert np.corrcoef(drawn(table).T)[0, 1] == pytest.approx(-1)
 
 
 def test_there_is_none_where_nothing_varies_or_is_known() -> None:
-    group = Group("pairs", "pairs")
     table = made_up(30, np.random.default_rng(4))
-    assert replicates(group, measured(table[:1])) is None
-    assert replicates(group, measured(np.full_like(table, np.nan))) is None
-    assert replicates(group, measured(np.where(table < 0, -np.inf, table))) is None
-    one = measured(table)
-    lacking = Measured("dpo", "pairs", one.items, one.clusters, {"acc": table[:, 0]})
-    assert replicates(group, lacking) is None
+    both = gathered(
+        one=table[:1], none=np.full_like(table, np.nan), zero=np.zeros_like(table), all=table
+    )
+    names = ["one", "none", "zero", "all", "never measured"]
+    assert list(replicates(both, GROUP, names, n_resamples=20)) == ["all"]
+    assert replicates(both, GROUP, ["never measured"]) == {}
+    quiz = Measured("dpo", "pairs", *(np.arange(9, dtype=np.int32),) * 2, {"acc": np.ones(9)})
+    assert replicates(Gathered((), (GROUP,), (quiz,)), GROUP, ["dpo"]) == {}
 
 
 def test_an_item_that_is_missing_is_left_out() -> None:
     table = made_up(30, np.random.default_rng(5))
     holed = table.copy()
     holed[-5:, 2] = np.nan
-    group = Group("pairs", "pairs")
-    first, second = (replicates(group, measured(t), n_resamples=50) for t in (table[:-5], holed))
-    assert first is not None
-    assert second is not None
-    assert np.array_equal(first, second)
+    assert np.array_equal(drawn(table[:-5]), drawn(holed))
+
+
+def test_replicates_do_not_hang_on_who_else_is_there() -> None:
+    rng = np.random.default_rng(6)
+    first, second, holed = (made_up(30, rng) for _ in range(3))
+    holed[0] = np.nan
+    together = replicates(
+        gathered(a=first, b=second, c=holed), GROUP, ["a", "b", "c"], n_resamples=400
+    )
+    for name, table in (("a", first), ("b", second), ("c", holed)):
+        assert np.array_equal(together[name], drawn(table))

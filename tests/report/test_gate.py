@@ -112,7 +112,7 @@ def test_the_text_to_the_letter(results: Path, policy: Path) -> None:
         "✓ pass        quiz: acc ↑  75.0      75.0   0.0 [-1.0, +1.0]     "
         "may fall by at most 2 points",
         "── bad " + "─" * 91,
-        "✗ regression  quiz: acc ↑  75.0      62.5   -12.5 [-16.2, -9.6]  "
+        "✗ regression  quiz: acc ↑  75.0      62.5   -12.5 [-16.1, -9.2]  "
         "may fall by at most 2 points  fell by more",
     ]
 

@@ -1,0 +1,109 @@
+"""Perplexity against agility: the two are read together, as either alone misleads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from prefbench.leaderboard import Column
+from prefbench.report.figures.labels import Box, nearest, place
+from prefbench.report.page.looks import class_of, mark, method_of
+from prefbench.report.page.sheets import (
+    LETTER,
+    WIDTH,
+    Figure,
+    column_named,
+    grid,
+    groups_of,
+    lines_of_text,
+    sheet,
+    short,
+    stroke,
+    tick_text,
+    title_of,
+    tooltip,
+)
+from prefbench.report.page.svg import axis, element
+from prefbench.report.tables import label
+from prefbench.shown import Shown
+
+FAR = 12.0
+"""Pixels from which on a line leads from a point to its name."""
+MOST_LABELS = 24
+"""Points that are named beside them; with more, only tooltips say who is who."""
+
+
+def scatters(shown: Shown) -> Iterator[Figure]:
+    for group in groups_of(shown):
+        across, up = (column_named(shown, group, name) for name in ("perplexity.v1", "agility.v1"))
+        if across is None or up is None:
+            continue
+        drawing = _scatter(shown, across, up)
+        if drawing:
+            yield Figure(
+                "perplexity and agility",
+                group.name,
+                title_of(group),
+                "Perplexity to the right (logarithmic; left is better), agility upwards, with the "
+                "interval of each.",
+                drawing,
+            )
+
+
+def _scatter(shown: Shown, across: Column, up: Column) -> Markup | None:
+    rows = [
+        (row, first.score.estimate, second.score.estimate)
+        for row in shown.board.rows
+        if (first := shown.board.entry(row, across)) and (second := shown.board.entry(row, up))
+    ]
+    height = 270.0
+    x = axis([v for _, one, _ in rows for v in one[:3]], 44, WIDTH - 14, log=True, around=0.08)
+    y = axis([v for _, _, two in rows for v in two[:3]], height - 38, 10, around=0.08)
+    if x is None or y is None:
+        return None
+    parts = [grid(x, across.metric, 10, height - 38)]
+    for tick in y.ticks():
+        parts.append(stroke(f"M44 {y(tick):.1f}H{WIDTH - 14}", "grid"))
+        parts.append(
+            element(
+                "text", tick_text(tick, up.metric), x=40, y=y(tick) + 4, class_="figure tick-left"
+            )
+        )
+    parts.append(element("text", "perplexity →", x=WIDTH - 14, y=height - 4, class_="figure axis"))
+    parts.append(element("text", "↑ agility, nats", x=2, y=height - 4, class_="axis"))
+    if len(rows) <= MOST_LABELS:
+        names = [short(label(row, shown.board)) for row, _, _ in rows]
+        at = [(x(one.value), y(two.value)) for _, one, two in rows]
+        parts += _beside(names, at, Box(44, 38 - height, WIDTH - 2, -6))
+    for row, one, two in rows:
+        about = f"{tooltip(shown, row, across)}\n\n{tooltip(shown, row, up)}"
+        inside = [element("title", lines_of_text(about))]
+        for ends, d in (
+            (one, f"M{x(one.low):.1f} {y(two.value):.1f}H{x(one.high):.1f}"),
+            (two, f"M{x(one.value):.1f} {y(two.low):.1f}V{y(two.high):.1f}"),
+        ):
+            if math.isfinite(ends.low) and math.isfinite(ends.high):
+                inside.append(element("path", d=d, class_="range"))
+        inside.append(mark(method_of(row), x(one.value), y(two.value), 4.4))
+        parts.append(element("g", *inside, class_=f"point {class_of(method_of(row))}"))
+    return sheet(parts, height)
+
+
+def _beside(
+    names: Sequence[str], points: Sequence[tuple[float, float]], frame: Box
+) -> list[Markup]:
+    """Names beside their points where there is room, with a line from those that stand far off."""
+    upwards = np.array([(x, -y) for x, y in points])
+    found = place(upwards, [(len(name) * LETTER + 6, 11.0) for name in names], frame)
+    parts = []
+    for name, point, box in zip(names, upwards, found, strict=True):
+        if box is None:
+            continue
+        x, y = nearest(point, box)
+        if math.dist(point, (x, y)) > FAR:
+            parts.append(stroke(f"M{point[0]:.1f} {-point[1]:.1f}L{x:.1f} {-y:.1f}", "leader"))
+        parts.append(element("text", name, x=box.left + 3, y=-box.bottom - 2, class_="label"))
+    return parts

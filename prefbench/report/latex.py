@@ -68,7 +68,7 @@ def latex(
         raise InputError(f"a width of {room} digits holds no table; {LEAST} is the least")
     tables = _floats(
         panels_of(shown, interval_style, letters=letters, room=room),
-        tex(" ".join(caption(shown, style=interval_style, letters=letters))),
+        tex(" ".join(caption(shown, style=interval_style, letters=letters)), breaks=True),
         _notes(shown, conditions),
         room,
         spans=_spans_both(room, paper_columns),
@@ -105,8 +105,9 @@ def _document(body: str, room: int, paper_columns: int) -> str:
 
 def _notes(shown: Shown, conditions: Mapping[str, Conditions] | None) -> list[str]:
     """The source of each note below the table."""
-    numbered = [rf"$^{{{number}}}$ {tex(reason)}" for number, reason in Missing(shown).notes()]
-    return [*map(tex, footnotes(shown, conditions)), *numbered]
+    notes = [tex(note, breaks=True) for note in footnotes(shown, conditions)]
+    missing = Missing(shown).notes()
+    return notes + [rf"$^{{{number}}}$ {tex(why, breaks=True)}" for number, why in missing]
 
 
 def _floats(

@@ -68,11 +68,15 @@ _ACCENTS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def tex(text: str) -> str:
+def tex(text: str, *, breaks: bool = False) -> str:
     """LaTeX source, in ASCII, for any text: what fits no font of TeX's is told by its number.
 
     It needs no package, compiles in every encoding and language, and holds no command that reads,
-    writes or defines anything. A long word may break across lines where a paragraph needs it.
+    writes or defines anything.
+
+    Args:
+        text: what is to be printed; line breaks and signs that steer a terminal become spaces.
+        breaks: a long word may break across lines, as in a paragraph.
     """
     source, unknown, length = [], [], 0
     for sign in [*plain(unicodedata.normalize("NFC", text)), " "]:
@@ -87,7 +91,7 @@ def tex(text: str) -> str:
             source.append("{}")
         source.append(typed)
         length = 0 if typed == " " else length + 1
-        if length >= LONG:
+        if breaks and length >= LONG:
             source.append(r"\allowbreak{}")
             length = 0
     return "".join(source)[:-1]

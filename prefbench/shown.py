@@ -50,7 +50,7 @@ class Shown:
 
     @property
     def alpha(self) -> float:
-        """Rate of false findings that the family may have."""
+        """The level at which the family is tested."""
         return 1 - self.board.confidence
 
     def entry(self, row: Checkpoint, column: Column) -> Entry | None:

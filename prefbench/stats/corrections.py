@@ -16,7 +16,7 @@ Correction: TypeAlias = Literal["holm", "bh", "none"]
 
 
 def holm(p: ArrayLike) -> Array:
-    """p-values corrected so that a family of true nulls yields one finding at most with rate α.
+    """p-values corrected so that even one false finding in a family is no likelier than α.
 
     Args:
         p: of all comparisons of the family, (n,); NaN where there is none, which is not counted.
@@ -28,6 +28,9 @@ def holm(p: ArrayLike) -> Array:
 
 def benjamini_hochberg(p: ArrayLike) -> Array:
     """p-values corrected so that of all findings at most a share of α are false, on average.
+
+    That holds where comparisons do not depend on each other, or do so positively; Holm's level
+    holds however they do.
 
     Args:
         p: of all comparisons of the family, (n,); NaN where there is none, which is not counted.

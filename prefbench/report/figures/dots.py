@@ -176,6 +176,8 @@ def _draw(
 def _scale(axes: Axes, one: Dots) -> None:
     low, high = one.span or span_of([one])
     air = 0.06 * (high - low) or abs(low) * 0.1 or 1.0
+    unsure = any(e is not None and not math.isfinite(e.low) for e in one.values)
+    high += air if unsure else 0.0  # room for the question marks
     axes.set_xlim(low - air, high + air)
     even_ticks(axes.xaxis)
     axes.set_xlabel(one.unit)

@@ -181,7 +181,9 @@ def number(value: float) -> str:
 
 def even_ticks(axis: Axis, most: int = 5, *, whole: bool = False) -> None:
     """Round numbers at an axis."""
-    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole))
+    axis.set_major_locator(
+        MaxNLocator(most, steps=[1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10], integer=whole)
+    )
     axis.set_major_formatter(lambda value, _: number(round(value, 10)))
 
 

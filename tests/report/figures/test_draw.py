@@ -131,6 +131,19 @@ def test_win_rates_stand_around_one_half(zoo: tuple[Drawn, Shown]) -> None:
             assert values[colour_of(row.method or "")] == pytest.approx(expected)
 
 
+def test_a_value_without_an_interval_does_not_look_sure(tmp_path: Path) -> None:
+    found, shown = drawn(make_up(tmp_path, ZOO, n_items=15))
+    figure = named(found, "win_rates")
+    where = column(shown, "made_up_wins", "lc_win_rate")
+    rows = [row for row in shown.board.rows if shown.entry(row, where)]
+    assert all(math.isnan(shown.entry(row, where).score.estimate.low) for row in rows)
+    asked = {
+        metric: [text.get_text() for text in titled(figure, metric).texts].count("?")
+        for metric in ("win rate", "at equal length")
+    }
+    assert asked == {"win rate": 0, "at equal length": len(rows)}
+
+
 def test_a_forest_fills_what_stands_after_correction(zoo: tuple[Drawn, Shown]) -> None:
     found, shown = zoo
     figure = named(found, "differences")

@@ -63,6 +63,7 @@ def test_no_comparisons(correction):
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
+@settings(deadline=None)
 @given(p=P, where=st.data())
 def test_what_was_not_compared_does_not_count(correction, p, where):
     places = where.draw(st.lists(st.integers(0, len(p)), max_size=4))
@@ -72,6 +73,7 @@ def test_what_was_not_compared_does_not_count(correction, p, where):
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
+@settings(deadline=None)
 @given(p=P | FEW_VALUES, order=st.randoms(use_true_random=False))
 def test_order_is_kept_and_no_p_falls(correction, p, order):
     found = corrected(p, correction)
@@ -81,6 +83,7 @@ def test_order_is_kept_and_no_p_falls(correction, p, order):
     np.testing.assert_allclose(corrected(p[shuffled], correction), found[shuffled], rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(p=P)
 def test_holm_is_the_stricter(p):
     assert (holm(p) >= benjamini_hochberg(p) * (1 - 1e-12)).all()
@@ -125,8 +128,8 @@ def sharing(letters):
     return np.array([[bool(set(one) & set(other)) for other in letters] for one in letters])
 
 
+@settings(max_examples=300, deadline=None)
 @given(differ=differences())
-@settings(max_examples=300)
 def test_rows_share_a_letter_exactly_where_they_do_not_differ(differ):
     letters = letter_groups(differ)
     np.testing.assert_array_equal(sharing(letters), ~differ)
@@ -161,6 +164,7 @@ def test_textbook(n, pairs, letters):
     assert letter_groups(matrix(n, pairs)) == letters
 
 
+@settings(deadline=None)
 @given(ends=st.lists(st.integers(0, 11), min_size=1, max_size=12))
 def test_differences_that_grow_with_rank_give_one_letter_to_each_stretch(ends):
     """Rows alike up to a point each, as with one standard error for all: lines beside a list."""

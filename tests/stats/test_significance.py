@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
@@ -33,6 +33,7 @@ def test_below_alpha_where_the_percentile_interval_leaves_out_0():
         np.testing.assert_array_equal((p < 1 - confidence)[clear], out[clear])
 
 
+@settings(deadline=None)
 @given(
     numbers=st.lists(st.floats(-1, 1), min_size=3, max_size=3),
     n_clusters=st.integers(2, 200),
@@ -137,6 +138,7 @@ def test_the_price_of_skewed_differences():
     assert 0.06 < np.mean(p < 0.05) < 0.12
 
 
+@settings(deadline=None)
 @given(first=st.integers(0, 60), second=st.integers(0, 60))
 def test_mcnemar_as_scipy_and_statsmodels(first, second):
     p = mcnemar(first, second)

@@ -146,7 +146,7 @@ def _metrics(key: str, one: Result) -> dict[str, Any]:
 
 
 def _config(key: str, one: Result) -> dict[str, Any]:
-    """The task's settings, with the metrics that were measured where they are not lm-eval's."""
+    """The task's settings, with the metrics that samples hold where they are not lm-eval's."""
     recipe = (one.config.get("metadata") or {}).get("prefbench") or {}
     config = {**one.config, "task": key}
     if recipe.get("pairs") or recipe.get("measure") == "comparison":
@@ -157,6 +157,7 @@ def _config(key: str, one: Result) -> dict[str, Any]:
                 "higher_is_better": value.metric.higher_is_better,
             }
             for value in one.values
+            if len(value.metric.quantities) == 2
         ]
     return config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import typer
 
@@ -46,13 +46,64 @@ def lm_eval(
     """lm-eval's `results_*.json` and `samples_*.jsonl`, a folder per checkpoint."""
     from prefbench.interchange.lm_eval_out import write_lm_eval
 
-    found, store = _results(results, tasks, baseline, notice)
-    return write_lm_eval(found, store, out)
+    held = _held(results, tasks, baseline, notice)
+    return write_lm_eval(held.results, held.store, out)
 
 
-def _results(
-    results: Path, tasks: Sequence[str], baseline: str | None, notice: Notice
-) -> tuple[list[Result], Store]:
+def every_eval_ever(
+    results: Path,
+    out: Path,
+    *,
+    tasks: Sequence[str] = (),
+    baseline: str | None = None,
+    notice: Notice = to_stderr,
+) -> list[Path]:
+    """Records of Every Eval Ever, one per checkpoint and benchmark."""
+    from prefbench.interchange.every_eval_ever import write_every_eval_ever
+
+    held = _held(results, tasks, baseline, notice)
+    return write_every_eval_ever(held.results, held.confidence, out, notice)
+
+
+def hf_eval_results(
+    results: Path,
+    out: Path,
+    *,
+    tasks: Sequence[str] = (),
+    baseline: str | None = None,
+    notice: Notice = to_stderr,
+) -> list[Path]:
+    """The hub's `.eval_results/*.yaml`, a folder per checkpoint."""
+    from prefbench.interchange.hub import write_eval_results
+
+    held = _held(results, tasks, baseline, notice)
+    return write_eval_results(held.results, held.confidence, out, notice)
+
+
+def model_index(
+    results: Path,
+    out: Path,
+    *,
+    tasks: Sequence[str] = (),
+    baseline: str | None = None,
+    notice: Notice = to_stderr,
+) -> list[Path]:
+    """A model card per checkpoint, with the results in its head."""
+    from prefbench.interchange.hub import write_model_index
+
+    held = _held(results, tasks, baseline, notice)
+    return write_model_index(held.results, held.confidence, out)
+
+
+class _Held(NamedTuple):
+    """What a results directory holds."""
+
+    results: list[Result]
+    store: Store
+    confidence: float
+
+
+def _held(results: Path, tasks: Sequence[str], baseline: str | None, notice: Notice) -> _Held:
     """The table's values with the cells behind them.
 
     Raises:
@@ -66,8 +117,14 @@ def _results(
     gathered = gather(results, tasks=tasks)
     store = Store(results, create=False)
     board = board_of(gathered, baseline=baseline)
-    return results_of(board, gathered.cells, store, notice), store
+    found = results_of(board, gathered.cells, store, notice)
+    return _Held(found, store, board.confidence)
 
 
-EXPORTS: Mapping[str, Export] = {"lm-eval": lm_eval}
+EXPORTS: Mapping[str, Export] = {
+    "lm-eval": lm_eval,
+    "every-eval-ever": every_eval_ever,
+    "hf-eval-results": hf_eval_results,
+    "model-index": model_index,
+}
 """What `prefbench table --format … --out DIR` writes besides text."""

@@ -124,8 +124,16 @@ def test_log_probs_of_pairs_are_there(measured_once: Path, exported: Path) -> No
         assert [float(each[0][0]) for each in sample["resps"]] == list(answer.logps)
         assert sample["arguments"]["gen_args_0"]["arg_1"] in sample["doc"]["chosen"]
         assert sample["perplexity.v1"] == [answer.logps[0], answer.n_tokens[0]]
-    listed = {entry["metric"] for entry in whole["configs"]["demo_dialogues"]["metric_list"]}
-    assert {"perplexity.v1", "agility.v1"} <= listed
+    assert "agility.v1,none" in whole["results"]["demo_dialogues"]
+
+
+def test_every_metric_of_a_tasks_settings_is_in_its_samples(exported: Path) -> None:
+    whole, samples = read(exported / "dpo")
+    for task, rows in samples.items():
+        listed = {entry["metric"] for entry in whole["configs"][task]["metric_list"]}
+        assert listed
+        for row in rows:
+            assert listed <= set(row)
 
 
 def test_a_judged_task_has_its_opponent_in_its_name(exported: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prefbench.leaderboard import Column, Gathered
 from prefbench.metrics import BEST_OF
@@ -62,7 +62,8 @@ def _figure(
     panels = [_panel(shown, rows, column) for column in told]
     names = labels_of(rows, board)
     figures = chart(rows, [names[row.name] for row in rows], in_lines(panels, across), width=width)
-    return Drawn(numbered(name, figures, _caption(shown)))
+    gaps = (gap for one in panels for gap in one.values)
+    return Drawn(numbered(name, figures, _caption(shown, gaps)))
 
 
 def _difference(shown: Shown, row: Checkpoint, column: Column) -> Estimate | None:
@@ -86,18 +87,21 @@ def _panel(shown: Shown, rows: Sequence[Checkpoint], column: Column) -> Dots:
     )
 
 
-def _caption(shown: Shown) -> str:
-    board = shown.board
-    n = shown.n_comparisons
+def _caption(shown: Shown, gaps: Iterable[Estimate | None]) -> str:
+    board, n = shown.board, shown.n_comparisons
+    family = "the one comparison" if n == 1 else f"the {n} comparisons"
     how = {
-        "holm": f"after Holm's correction for {n} comparisons",
-        "bh": f"after Benjamini and Hochberg's correction for {n} comparisons",
+        "holm": f"after Holm's correction for {family} of the table",
+        "bh": f"after Benjamini and Hochberg's correction for {family} of the table",
         "none": "without correction for several comparisons",
     }[shown.correction]
-    return (
+    text = (
         f"Differences to {said(board.baseline or '')}, paired on the same items, with "
         f"{level(board.confidence)} bootstrap intervals. Filled: significant at "
-        f"{level(1 - board.confidence)} {how}; hollow: may be chance, or no more than noise. "
-        "A question mark stands where there is no interval. Arrows point to better. Intervals are "
-        "not corrected." + left_out(board)
+        f"{level(shown.alpha)} {how}; hollow: may be chance, or no more than noise. A question "
+        "mark stands where there is no interval. Arrows point to better. Intervals are not "
+        "corrected."
     )
+    if any(gap is not None and gap.method == "unpaired" for gap in gaps):
+        text += " Differences to values that came without items are not paired, and less precise."
+    return text + left_out(board)

@@ -188,4 +188,5 @@ def even_ticks(axis: Axis, most: int = 5, *, whole: bool = False) -> None:
 
 
 def level(confidence: float) -> str:
-    return f"{100 * confidence:g} %"
+    """A share as the notes below a table write it."""
+    return f"{100 * confidence:.6g}%"

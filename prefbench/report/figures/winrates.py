@@ -79,6 +79,6 @@ def _panel(board: Board, rows: Sequence[Checkpoint], column: Column, *, first: b
 def _caption(board: Board) -> str:
     return (
         f"Win rates with {level(board.confidence)} bootstrap intervals over prompts, as judged and "
-        "at equal length; the line is at 50 %. A question mark stands where verdicts allow no "
+        "at equal length; the line is at 50%. A question mark stands where verdicts allow no "
         "interval. Intervals are not corrected for several comparisons." + left_out(board)
     )

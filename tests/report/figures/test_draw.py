@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -24,6 +25,7 @@ from prefbench.report.figures.draw import draw_figures, figures_of
 from prefbench.report.figures.palette import colour_of
 from prefbench.report.figures.sheet import COLUMN, SPREAD, TALLEST, Drawn, typeset
 from prefbench.shown import Shown, show
+from prefbench.stats.estimates import Estimate
 from tests.report.figures.made_up import HOSTILE, PAIRS, TRAINING, ZOO, Point, make_up
 
 DAMAGED = Point("noise", "noise", None, 900.0, -3.0, 0.5, 0.0)
@@ -165,6 +167,25 @@ def test_a_forest_fills_what_stands_after_correction(zoo: tuple[Drawn, Shown]) -
             ends = [scale * difference.low, scale * difference.high]
             assert any(np.allclose(ends, x) for x in bar)
     assert seen == {True, False}
+
+
+def test_a_caption_says_what_was_corrected_and_what_is_not_paired(tmp_path: Path) -> None:
+    gathered = gather(make_up(tmp_path, ZOO))
+    at = next(i for i, one in enumerate(gathered.measured) if one.group == "made_up_quiz")
+    imported = dataclasses.replace(
+        gathered.measured[at],
+        quantities={},
+        given={"acc": Estimate(0.4, 0.3, 0.5, 80, se=0.05)},
+    )
+    others = [one for i, one in enumerate(gathered.measured) if i != at]
+    for measured, unpaired in ((gathered.measured, False), ((*others, imported), True)):
+        now = dataclasses.replace(gathered, measured=tuple(measured))
+        shown = show(board_of(now, n_resamples=200), correction="bh")
+        caption = next(
+            one.caption for one in figures_of(now, shown).drawings if one.name == "accuracies"
+        )
+        assert f"Hochberg's correction for the {shown.n_comparisons} comparisons" in caption
+        assert ("not paired" in caption) == unpaired
 
 
 def test_accuracies_are_differences_in_points(zoo: tuple[Drawn, Shown]) -> None:

@@ -1,0 +1,152 @@
+"""Weights & Biases, and trackio, which has its interface."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import netrc
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefbench.trackers.base import Place, Tracker, need
+from prefbench.trackers.curves import Curve
+
+STEP = "training_step"
+"""The x of every score. W&B's own step only rises; this lets scores be added to earlier steps."""
+ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+"""Variables that send trackio's runs to another machine."""
+API = "https://api.wandb.ai"
+
+
+class WandbTracker(Tracker):
+    """Runs of Weights & Biases; offline, in files, unless somebody is logged in."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        need("wandb", "wandb")
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._wandb: Any = importlib.import_module("wandb")
+        asked = os.environ.get("WANDB_MODE", "online" if is_logged_in() else "offline")
+        self.mode = "offline" if place.offline else asked
+
+    @property
+    def destination(self) -> str:
+        if self.mode == "offline":
+            return f"wandb {self.place.project} offline {self.place.here}"
+        server = os.environ.get("WANDB_BASE_URL", API)
+        entity = os.environ.get("WANDB_ENTITY", "")
+        return f"wandb {server} {entity}/{self.place.project}"
+
+    @property
+    def look(self) -> str:
+        if self.mode == "offline":
+            return f"wandb sync {shlex.quote(str(self.place.folder / 'wandb'))}/offline-run-*"
+        return f"see the project {self.place.project} of Weights & Biases"
+
+    @property
+    def is_local(self) -> bool:
+        return self.mode == "offline"
+
+    def write(self, curve: Curve) -> None:
+        self.place.folder.mkdir(parents=True, exist_ok=True)
+        run = self._wandb.init(
+            project=self.place.project,
+            id=curve.id,
+            name=curve.name,
+            dir=str(self.place.folder),
+            config=curve.about,
+            mode=self.mode,
+            job_type="evaluation",
+            resume="allow" if self.mode == "online" else None,
+            # Scores and what they are of, nothing of this machine, its files or its command lines.
+            settings=self._wandb.Settings(
+                console="off",
+                silent=True,
+                host="",
+                program="prefbench",
+                disable_git=True,
+                disable_code=True,
+                disable_job_creation=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_disable_machine_info=True,
+            ),
+        )
+        try:
+            run.define_metric(STEP)
+            run.define_metric("*", step_metric=STEP)
+            for point in curve.points:
+                run.log({STEP: point.step, **point.scores})
+        finally:
+            run.finish()
+            # Its process may not have written everything yet; it ends when it has.
+            self._wandb.teardown()
+
+
+class TrackioTracker(Tracker):
+    """Runs of trackio: in its database on this machine, or where its own variables say."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        need("trackio", "trackio")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        # Read when it is imported.
+        os.environ["TRACKIO_DIR"] = str(place.folder.resolve())
+        if place.offline:
+            for name in ELSEWHERE:
+                os.environ.pop(name, None)
+        self._trackio: Any = importlib.import_module("trackio")
+        self.elsewhere = next((os.environ[name] for name in ELSEWHERE if os.environ.get(name)), "")
+
+    @property
+    def destination(self) -> str:
+        server = urlsplit(self.elsewhere)  # its query may hold a token
+        place = f"{server.hostname}{server.path}" if server.hostname else self.elsewhere
+        return f"trackio {place or self.place.here} {self.place.project}"
+
+    @property
+    def look(self) -> str:
+        if self.elsewhere:
+            return f"see the project {self.place.project} there"
+        folder = shlex.quote(str(self.place.folder))
+        return f"TRACKIO_DIR={folder} trackio show --project {shlex.quote(self.place.project)}"
+
+    @property
+    def is_local(self) -> bool:
+        return not self.elsewhere
+
+    def write(self, curve: Curve) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):  # it says much, with colours
+            run = self._trackio.init(
+                project=self.place.project,
+                name=curve.name,
+                config=curve.about,
+                resume="allow",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+            try:
+                for point in curve.points:
+                    run.log(dict(point.scores), step=point.step)
+            finally:
+                run.finish()
+
+
+def is_logged_in() -> bool:
+    """Whether Weights & Biases would find a key; asks nobody and reads none out."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", API)).hostname or ""
+    file = os.environ.get("NETRC")
+    files = [Path(file)] if file else [Path.home() / name for name in (".netrc", "_netrc")]
+    for one in files:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if host in netrc.netrc(str(one)).hosts:
+                return True
+    return False

@@ -92,7 +92,20 @@ def import_lm_eval(
     for run in runs:
         row = _checkpoint(run, method, name)
         prepared.append([_incoming(run, one, row, target) for one in run.tasks.values()])
-    return [done for several in prepared for done in _write(store, several)]
+    done: list[Imported] = []
+    plans: dict[str, dict[str, Any]] = {}
+    for several in prepared:
+        made, plan = _seal(store, several)
+        name = digest(plan)[:16]
+        if name not in {one["id"] for one in store.plans()}:
+            _keep(store, name, plan)
+        done += made
+        plans[name] = plan
+    names = list(plans)
+    for i, name in enumerate(names):
+        if not _counts(store, name, plans[name], after=names[i + 1 :]):
+            _keep(store, name, plans[name])
+    return done
 
 
 def _incoming(run: ModelRun, task: TaskRun, row: Checkpoint, target: Target | None) -> Incoming:
@@ -133,6 +146,9 @@ def _conditions(store: Store, one: Incoming) -> str:
         told += f", v{one.task.version}"
     if one.task.n_shots:
         told += f", {one.task.n_shots} shots"
+    share = one.run.config.get("limit")
+    if isinstance(share, float) and 0 < share < 1:
+        told += f", {share:g} of the documents"
     texts = {item: row["fields"] for item, row in one.rows().items()}
     for cell in _cells(store):
         if cell["task"] == one.task.name and cell.get("conditions") == told and texts:
@@ -143,8 +159,8 @@ def _conditions(store: Store, one: Incoming) -> str:
     return told
 
 
-def _write(store: Store, several: Sequence[Incoming]) -> list[Imported]:
-    """Seals the cells of one file, then plans them."""
+def _seal(store: Store, several: Sequence[Incoming]) -> tuple[list[Imported], dict[str, Any]]:
+    """Seals the cells of one file; returns what was done, and the plan that they are part of."""
     several = [
         one if one.target else dataclasses.replace(one, conditions=_conditions(store, one))
         for one in several
@@ -175,27 +191,35 @@ def _write(store: Store, several: Sequence[Incoming]) -> list[Imported]:
         "cells": [one.planned() for one in several],
         "comparisons": [],
     }
-    name = digest(plan)[:16]
-    if not _counts(store, name, plan):
-        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-        store.write_plan(name, {**plan, "when": when, "id": name})
-    return done
+    return done, plan
 
 
-def _counts(store: Store, name: str, plan: Mapping[str, Any]) -> bool:
-    """Whether the plan is there and no later one has taken any of its places."""
+def _keep(store: Store, name: str, plan: Mapping[str, Any]) -> None:
+    """Writes a plan as the latest word on what it names."""
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    store.write_plan(name, {**plan, "when": when, "id": name})
+
+
+def _counts(store: Store, name: str, plan: Mapping[str, Any], *, after: Sequence[str]) -> bool:
+    """Whether no later plan has taken any of the plan's places, but for those that may."""
     plans = store.plans()
-    names = [one["id"] for one in plans]
-    if name not in names:
-        return False
+    place = [one["id"] for one in plans].index(name)
     mine = _places(plan)
-    return not any(mine & _places(later) for later in plans[names.index(name) + 1 :])
+    return not any(
+        mine & _places(later) for later in plans[place + 1 :] if later["id"] not in after
+    )
 
 
-def _places(plan: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+def _places(plan: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """The places in the table that a plan's cells take."""
     paths = {facts["name"]: str(facts["path"]) for facts in plan["checkpoints"]}
     return {
-        (paths[cell["checkpoint"]], cell["task"], cell.get("conditions", ""))
+        (
+            paths[cell["checkpoint"]],
+            cell["task"],
+            cell.get("conditions", ""),
+            cell["identity"]["limit"],
+        )
         for cell in plan["cells"]
     }
 

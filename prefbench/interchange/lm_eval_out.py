@@ -20,10 +20,9 @@ from prefbench.interchange.exported import (
     file_name,
     file_names,
     json_text,
-    sha256,
     write_text,
 )
-from prefbench.interchange.lm_eval_samples import samples_of
+from prefbench.interchange.lm_eval_samples import Written, samples_of
 from prefbench.metrics import Metric
 from prefbench.store import Store
 
@@ -43,17 +42,16 @@ def write_lm_eval(results: Sequence[Result], store: Store, folder: Path) -> list
     for checkpoint, members in several.items():
         place = folder / names[checkpoint]
         stamp = _stamp(max(one.finished for one in members))
-        hashes: dict[str, str] = {}
+        written: dict[str, Written] = {}
         for key, one in task_keys(members).items():
-            digest: list[str] = []
-            lines = (json_text(sample) for sample in samples_of(one, store, digest))
+            written[key] = Written()
+            lines = (json_text(sample) for sample in samples_of(one, store, written[key]))
             path = write_text(place / f"samples_{key}_{stamp}.jsonl", lines)
-            if digest:
-                hashes[key] = sha256("".join(digest))
+            if written[key].hashes:
                 paths.append(path)
             else:  # results without answers: imported ones, say
                 path.unlink()
-        whole = _whole(members, names[checkpoint], hashes)
+        whole = _whole(members, names[checkpoint], written)
         paths.append(write_text(place / f"results_{stamp}.json", [json_text(whole, indent=2)]))
     return paths
 
@@ -86,7 +84,9 @@ def is_mean(metric: Metric) -> bool:
     return metric.quantities[1:] == ("1",) and metric.unit != "perplexity"
 
 
-def _whole(members: Sequence[Result], folder: str, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _whole(
+    members: Sequence[Result], folder: str, written: Mapping[str, Written]
+) -> dict[str, Any]:
     """The content of `results_*.json`."""
     keys = task_keys(members)
     manifests = [one.manifest for one in members]
@@ -99,7 +99,7 @@ def _whole(members: Sequence[Result], folder: str, hashes: Mapping[str, str]) ->
     return {
         "results": {key: _metrics(key, one) for key, one in keys.items()},
         "group_subtasks": {key: [] for key in keys},
-        "configs": {key: _config(key, one) for key, one in keys.items()},
+        "configs": {key: _config(key, one, written[key]) for key, one in keys.items()},
         "versions": {
             key: (one.config.get("metadata") or {}).get("version") for key, one in keys.items()
         },
@@ -121,7 +121,7 @@ def _whole(members: Sequence[Result], folder: str, hashes: Mapping[str, str]) ->
         "lm_eval_version": common([_version(one, "lm_eval") for one in manifests]),
         "prefbench_version": common([_version(one, "prefbench") for one in manifests]),
         "max_length": common([one["engine"].get("max_length") for one in manifests]),
-        "task_hashes": dict(hashes),
+        "task_hashes": {key: one.task_hash for key, one in written.items() if one.hashes},
         "model_source": _execution(members)["model"],
         "model_name": row.name,
         "model_name_sanitized": folder,
@@ -145,8 +145,8 @@ def _metrics(key: str, one: Result) -> dict[str, Any]:
     return found
 
 
-def _config(key: str, one: Result) -> dict[str, Any]:
-    """The task's settings, with the metrics that samples hold where they are not lm-eval's."""
+def _config(key: str, one: Result, written: Written) -> dict[str, Any]:
+    """The task's settings, with the metrics that all samples hold where they are not lm-eval's."""
     recipe = (one.config.get("metadata") or {}).get("prefbench") or {}
     config = {**one.config, "task": key}
     if recipe.get("pairs") or recipe.get("measure") == "comparison":
@@ -157,7 +157,7 @@ def _config(key: str, one: Result) -> dict[str, Any]:
                 "higher_is_better": value.metric.higher_is_better,
             }
             for value in one.values
-            if len(value.metric.quantities) == 2
+            if parts(value)[0] in (written.metrics or ())
         ]
     return config
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,31 @@ WHERE_FUNCTIONS_STAND = (
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*\.\w+:[0-9a-f]{64}|lm_eval\.[\w.]+")
 
 
-def samples_of(one: Result, store: Store, digest: list[str]) -> Iterator[dict[str, Any]]:
+@dataclass
+class Written:
+    """What was written of a task's samples: the rows' hashes, and the metrics all rows have."""
+
+    hashes: list[str] = field(default_factory=list)
+    metrics: set[str] | None = None
+
+    @property
+    def task_hash(self) -> str:
+        """What lm-eval calls a task by, which changes with any of its rows."""
+        return sha256("".join(self.hashes))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.hashes.append(row["doc_hash"] + row["prompt_hash"] + row["target_hash"])
+        names = set(row["metrics"])
+        self.metrics = names if self.metrics is None else self.metrics & names
+
+
+def samples_of(one: Result, store: Store, written: Written) -> Iterator[dict[str, Any]]:
     """A row per filter pipeline and item that was answered, in lm-eval's order.
 
     Args:
         one: the result.
         store: where its answers are.
-        digest: gets each row's hashes; lm-eval hashes them together as the task's.
+        written: is told of each row.
     """
     source = one.manifest.get("judging", {}).get("answers") or one.cell
     try:
@@ -68,7 +87,7 @@ def samples_of(one: Result, store: Store, digest: list[str]) -> Iterator[dict[st
                 "target_hash": sha256(target),
                 **values,
             }
-            digest.append(sample["doc_hash"] + sample["prompt_hash"] + sample["target_hash"])
+            written.add(sample)
             yield sample
 
 

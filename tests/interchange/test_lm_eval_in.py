@@ -245,6 +245,28 @@ def test_the_same_file_twice_changes_nothing(measured: Path, theirs: Path) -> No
     assert snapshot(measured) == before
 
 
+def test_a_folder_with_two_runs_shows_the_later_and_stays_so(theirs: Path, tmp_path: Path) -> None:
+    for path in theirs.glob("samples_*"):
+        path.unlink()
+    later = theirs / "results_2099-01-01T00-00-00.000000.json"
+    shutil.copy(results_file(theirs), later)
+    rewrite(later, lambda whole: whole["results"]["demo_facts"].update({"acc,none": 0.99}))
+    results = tmp_path / "new"
+    assert len(import_lm_eval([theirs], results)) == 6
+    before = snapshot(results)
+    assert not any(one.new for one in import_lm_eval([theirs], results))
+    assert snapshot(results) == before
+    (found,) = (e for e in collect(results).entries.values() if e.score.metric == "acc")
+    assert found.score.estimate.value == 0.99
+
+
+def test_a_share_of_the_documents_is_said(theirs: Path, tmp_path: Path) -> None:
+    rewrite(results_file(theirs), lambda whole: whole["config"].update(limit=0.25))
+    import_lm_eval([theirs], tmp_path / "new", task="demo_facts")
+    (column, *_) = collect(tmp_path / "new").columns
+    assert column.group.conditions.endswith(", 0.25 of the documents")
+
+
 def test_other_content_at_its_path_is_a_new_cell_and_counts(measured: Path, theirs: Path) -> None:
     for path in theirs.glob("samples_*"):
         path.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 from lm_eval.utils import (
     get_file_task_name,
@@ -22,7 +23,7 @@ from prefbench.errors import InputError
 from prefbench.interchange.exported import file_name, file_names
 from prefbench.report.collect import collect
 from prefbench.report.exports import lm_eval
-from prefbench.store import Store, _write_json
+from prefbench.store import Store, _write_json, _write_table
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
@@ -134,6 +135,26 @@ def test_every_metric_of_a_tasks_settings_is_in_its_samples(exported: Path) -> N
         assert listed
         for row in rows:
             assert listed <= set(row)
+
+
+def test_a_metric_that_an_item_lacks_is_not_promised(measured: Path, tmp_path: Path) -> None:
+    store = Store(measured, create=False)
+    for cell in store.plans()[-1]["cells"]:
+        if cell["task"] == "demo_dialogues":
+            table = store.records(cell["cell"])
+            values = [None, *table["preferred"].to_pylist()[1:]]
+            place = table.column_names.index("preferred")
+            changed = table.set_column(place, "preferred", pa.array(values, pa.float64()))
+            _write_table(measured / "cells" / cell["cell"] / "records.parquet", changed)
+    lm_eval(measured, tmp_path / "out", tasks=["demo_dialogues"])
+    whole, samples = read(tmp_path / "out" / "dpo")
+    listed = {entry["metric"] for entry in whole["configs"]["demo_dialogues"]["metric_list"]}
+    rows = samples["demo_dialogues"]
+    assert "agility_acc.v1" not in listed
+    assert "agility_acc.v1" not in rows[0]
+    assert "agility_acc.v1" in rows[1]
+    assert "agility_acc.v1,none" in whole["results"]["demo_dialogues"]
+    assert all(listed <= set(row) for row in rows)
 
 
 def test_a_judged_task_has_its_opponent_in_its_name(exported: Path) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 from prefbench.aligned import Aligned, align
 from prefbench.checks import Check, checks_of
 from prefbench.errors import InputError
-from prefbench.leaderboard import Gathered, find_baseline
+from prefbench.leaderboard import Gathered, Measured, find_baseline
 from prefbench.metrics import Metric
 from prefbench.policies import Policy
 from prefbench.stats.bootstrap import Array, Refit, Resampling
@@ -143,8 +143,7 @@ def _judged(
     by_column: dict[tuple[str, str], list[int]] = {}
     for place, check in enumerate(checks):
         by_column.setdefault((check.group.name, check.metric.name), []).append(place)
-    sure = {(one.checkpoint, one.group) for one in gathered.measured if one.sure}
-    states = {row.name: row for row in gathered.checkpoints}
+    cells = {(one.checkpoint, one.group): one for one in gathered.measured if not one.repeat}
     found: dict[int, Verdict] = {}
     for places in by_column.values():
         group, metric = checks[places[0]].group, checks[places[0]].metric
@@ -152,27 +151,32 @@ def _judged(
         pairs = compare(aligned, base) if aligned and base in aligned.checkpoints else {}
         for place in places:
             check = checks[place]
-            for name in (base, check.checkpoint):
-                if name not in (aligned.checkpoints if aligned else ()):
-                    row = states[name]
-                    why = gathered.reasons.get((name, group.name), "not measured")
-                    if row.state != "ready":
-                        why = row.reason or row.state
-                    found[place] = Verdict(check, "error", f"{name} has no value: {why}")
-                elif (name, group.name) in sure:
-                    found[place] = Verdict(
-                        check,
-                        "error",
-                        f"{name}: the comparison ended when it was sure, which leaves no paired "
-                        "difference; run it without --stop-when-sure",
-                    )
-                if place in found:
-                    break
-            else:
-                found[place] = verdict_of(
-                    check, pairs[check.checkpoint], n_checks=len(checks), policy=policy
-                )
+            both = [(name, cells.get((name, group.name))) for name in (base, check.checkpoint)]
+            why = next((w for name, one in both if (w := _unfit(name, one, check, gathered))), None)
+            found[place] = (
+                Verdict(check, "error", why)
+                if why
+                else verdict_of(check, pairs[check.checkpoint], n_checks=len(checks), policy=policy)
+            )
     return (found[place] for place in range(len(checks)))
+
+
+def _unfit(name: str, cell: Measured | None, check: Check, gathered: Gathered) -> str | None:
+    """Why a checkpoint's values cannot be paired, if so."""
+    if cell is None:
+        row = next(row for row in gathered.checkpoints if row.name == name)
+        why = gathered.reasons.get((name, check.group.name), "not measured")
+        if row.state != "ready":
+            why = row.reason or row.state
+        return f"{name} has no value: {why}"
+    if cell.sure:
+        return (
+            f"{name}: the comparison ended when it was sure, which leaves no paired difference; "
+            "run it without --stop-when-sure"
+        )
+    if cell.given and not set(check.metric.quantities) - {"1"} <= set(cell.quantities):
+        return f"{name}: its value came without items, which leaves no paired difference"
+    return None
 
 
 def compare(aligned: Aligned, base: str) -> dict[str, Pair]:

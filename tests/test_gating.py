@@ -27,6 +27,7 @@ from prefbench.store import Store
 
 QUIZ = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": True})
 PAIRS = Group("pairs", "pairs", shown=("perplexity", "agility"))
+GIVEN = {"acc": Estimate(0.5, 0.4, 0.6, 400)}
 DROP = Rule(task="quiz", metric="acc", max_drop=Amount(2.0))
 
 
@@ -245,10 +246,11 @@ def test_errors_are_never_a_pass() -> None:
         cell("holes", holes),
         cell("nothing", all_holes),
         cell("sure", share(300), sure=Estimate(0.5, 0.4, 0.6, 9)),
+        Measured("old", "quiz", np.zeros(0, np.int32), np.zeros(0, str), {}, given=GIVEN),
         others=(row("broken", state="refused", reason="pickled weights"), row("late")),
         reasons={("late", "quiz"): "out of memory"},
     )
-    names = ("holes", "nothing", "sure", "broken", "late")
+    names = ("holes", "nothing", "sure", "old", "broken", "late")
     found = gate(policy(checkpoints=names), data)
     assert {one.check.checkpoint: one.reason for one in found.verdicts} == {
         "holes": "the checkpoint lacks 40 of 400 items that the other has, more than max_missing "
@@ -256,6 +258,7 @@ def test_errors_are_never_a_pass() -> None:
         "nothing": "no items in common with the baseline",
         "sure": "sure: the comparison ended when it was sure, which leaves no paired difference; "
         "run it without --stop-when-sure",
+        "old": "old: its value came without items, which leaves no paired difference",
         "broken": "broken has no value: pickled weights",
         "late": "late has no value: out of memory",
     }
@@ -268,6 +271,12 @@ def test_errors_are_never_a_pass() -> None:
     found = gate(policy(), data)
     assert "broken" not in outcomes(found)
     assert "not gated: broken is refused: pickled weights" in found.notes
+
+
+def test_a_second_measurement_counts_for_nothing() -> None:
+    again = cell("dpo", share(1), repeat=1)
+    found = gate(policy(), gathered(cell("sft", share(300)), cell("dpo", share(300)), again))
+    assert outcomes(found) == {"dpo": "pass"}
 
 
 def test_a_baseline_without_the_cell_or_with_holes() -> None:

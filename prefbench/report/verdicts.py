@@ -22,8 +22,13 @@ def moved(verdict: Verdict) -> str:
     check = verdict.check
 
     def said(value: float) -> str:
-        text = f"{100 * value:.1f}%" if check.allowed.relative else figure(value, check.metric)
-        return text if text.startswith("-") or value <= 0 else f"+{text}"
+        if check.allowed.relative:
+            text, unit = f"{100 * value:.1f}", "%"
+        else:
+            text, unit = figure(value, check.metric), ""
+        size = text.removeprefix("-")
+        sign = "" if float(size) == 0 else "-" if value < 0 else "+"
+        return f"{sign}{size}{unit}"
 
     if math.isnan(verdict.low):
         return said(verdict.difference)

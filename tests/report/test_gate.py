@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -277,6 +279,10 @@ def test_words_of_a_relative_difference() -> None:
     check = Check("dpo", group, metric, False, Amount(0.05, relative=True), "no_worse", 1)
     one = Verdict(check, "pass", "", 2.1, 2.0, 0.05, -0.01, 0.11, -0.02, 0.12, 9)
     assert moved(one) == "+5.0% [-1.0%, +11.0%]"
+    tiny = dataclasses.replace(one, difference=-0.0001, low=-0.0002, high=0.0004)
+    assert moved(tiny) == "0.0% [0.0%, 0.0%]"
+    assert moved(dataclasses.replace(one, difference=None)) == "—"
+    assert moved(dataclasses.replace(one, low=math.nan)) == "+5.0%"
     assert sentence_of(one) == (
         "dpo, pairs: perplexity ↓ may rise by at most 5% of the baseline; "
         "it moved by +5.0% [-1.0%, +11.0%], from 2.00: pass"

@@ -27,8 +27,8 @@ class To(StrEnum):
 
 
 def push(
+    to: Annotated[To, typer.Option(help="The tracker.")],
     results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
-    to: Annotated[To, typer.Option(help="The tracker.")] = To.tensorboard,
     project: Annotated[str, typer.Option(help="What it files runs under.")] = "prefbench",
     folder: Annotated[
         Path | None,
@@ -90,7 +90,8 @@ def lines_of(pushed: Sequence[Pushed]) -> list[str]:
     for one in pushed:
         points = "1 step" if one.n_points == 1 else f"{one.n_points} steps"
         said = f"{points} pushed" if one.n_points else "nothing new"
-        lines.append(f"{one.name}: {said}, {one.n_known} scores were there; run {one.id}")
+        known = f", {one.n_known} scores were there" if one.n_known else ""
+        lines.append(f"{one.name}: {said}{known}; run {one.id}")
         if one.changed:
             more = f" and {len(one.changed) - 1} others" if len(one.changed) > 1 else ""
             lines.append(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from prefbench.report.again import Again
     from prefbench.report.behind import Behind
     from prefbench.report.samples import Reply, Sample
-    from prefbench.stats.estimates import Estimate
 
 EXAMPLES = (
     "Examples: prefbench why dpo demo_arithmetic · "
@@ -397,13 +396,13 @@ def as_json(behind: Behind, samples: Sequence[Sample], command: Again) -> str:
         "judge": group.judge or None,
         "metric": behind.column.metric.name,
         "unit": behind.column.metric.unit,
-        **_numbers(behind.entry.score.estimate),
+        **behind.entry.score.estimate._asdict(),
         "confidence": behind.board.confidence,
         "n_resamples": behind.n_resamples,
         "seed": behind.seed,
         "n_clusters": behind.n_clusters,
         "baseline": behind.board.baseline,
-        "difference": behind.entry.difference and _numbers(behind.entry.difference),
+        "difference": behind.entry.difference and behind.entry.difference._asdict(),
         "cell": behind.cell,
         "round_robin": dict(behind.pairs) or None,
         "manifest": behind.manifest,
@@ -413,11 +412,13 @@ def as_json(behind: Behind, samples: Sequence[Sample], command: Again) -> str:
         "remarks": list(command.remarks),
         "samples": [dataclasses.asdict(sample) for sample in samples],
     }
-    return json.dumps(whole, indent=1, default=str)
+    return json.dumps(_finite(whole), indent=1, default=str)
 
 
-def _numbers(estimate: Estimate) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in estimate._asdict().items()
-    }
+def _finite(value: Any) -> Any:
+    """Null in place of numbers that JSON does not have, as the perplexity of what cannot be."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

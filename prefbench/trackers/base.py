@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefbench.errors import InputError
@@ -28,6 +29,11 @@ class Place:
     uri: str | None = None
     offline: bool = False
     own: bool = False
+
+    def unless_told_by(self, variable: str) -> Place:
+        """The folder that a variable of the library's own names, where none was asked for."""
+        told = os.environ.get(variable)
+        return replace(self, folder=Path(told), own=False) if told and self.own else self
 
     @property
     def here(self) -> str:

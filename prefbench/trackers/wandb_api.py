@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from prefbench.errors import InputError
 from prefbench.trackers.base import Place, Tracker, need
 from prefbench.trackers.curves import Curve
 
@@ -26,12 +27,16 @@ class WandbTracker(Tracker):
     """Runs of Weights & Biases; offline, in files, unless somebody is logged in."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place)
+        super().__init__(place.unless_told_by("WANDB_DIR"))
         need("wandb", "wandb")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb: Any = importlib.import_module("wandb")
         asked = os.environ.get("WANDB_MODE", "online" if is_logged_in() else "offline")
-        self.mode = "offline" if place.offline else asked
+        self.mode = "online" if asked == "online" and not place.offline else "offline"
+        if asked == "disabled":
+            raise InputError(
+                "WANDB_MODE is disabled, by which W&B would write nothing: unset it, or say offline"
+            )
 
     @property
     def destination(self) -> str:
@@ -91,12 +96,12 @@ class TrackioTracker(Tracker):
     """Runs of trackio: in its database on this machine, or where its own variables say."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place)
+        super().__init__(place.unless_told_by("TRACKIO_DIR"))
         need("trackio", "trackio")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         # Read when it is imported.
-        os.environ["TRACKIO_DIR"] = str(place.folder.resolve())
+        os.environ["TRACKIO_DIR"] = str(self.place.folder.resolve())
         if place.offline:
             for name in ELSEWHERE:
                 os.environ.pop(name, None)
@@ -135,7 +140,7 @@ class TrackioTracker(Tracker):
                 for point in curve.points:
                     run.log(dict(point.scores), step=point.step)
             finally:
-                run.finish()
+                self._trackio.finish()
 
 
 def is_logged_in() -> bool:

@@ -376,6 +376,19 @@ def test_no_sign_that_acts_is_shown(own: Path) -> None:
     assert as_json(behind, found, again(behind)).isascii()
 
 
+def test_json_has_no_number_that_json_does_not_know(results: Path) -> None:
+    behind = look_up(results, ["dpo", "demo_dialogues", "perplexity"])
+    (sample,) = samples_of(behind, items=[0])
+    endless = dataclasses.replace(sample, value=float("inf"), numbers={"x": float("nan")})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    whole = json.loads(as_json(behind, [endless], again(behind)), parse_constant=refuse)
+    assert whole["samples"][0]["value"] is None
+    assert whole["value"] == behind.entry.score.estimate.value
+
+
 def test_long_texts_are_shortened_unless_asked_for(results: Path) -> None:
     behind = look_up(results, WORDS["texts"])
     (sample,) = samples_of(behind, items=[0])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from wandb.proto import wandb_internal_pb2
 
+from prefbench.errors import InputError
 from prefbench.trackers.base import Place
 from prefbench.trackers.pushing import push
 from prefbench.trackers.wandb_api import STEP, WandbTracker, is_logged_in
@@ -27,7 +28,14 @@ FULL, LAST = 1, 4
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: Any) -> None:
     """Nobody is logged in, and nothing of the user's is read or written."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY", "NETRC"):
+    for name in (
+        "WANDB_API_KEY",
+        "WANDB_MODE",
+        "WANDB_BASE_URL",
+        "WANDB_ENTITY",
+        "WANDB_DIR",
+        "NETRC",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
@@ -144,6 +152,14 @@ def test_hostile_names(tracker: WandbTracker, tmp_path: Path) -> None:
     assert history(records(tracker.place.folder)[told.id]) == expected(evil)
 
 
+def test_the_librarys_own_folder_counts_where_none_is_asked_for(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "theirs"))
+    assert WandbTracker(Place(tmp_path / "ours", own=True)).place.folder == tmp_path / "theirs"
+    assert WandbTracker(Place(tmp_path / "asked")).place.folder == tmp_path / "asked"
+
+
 def test_login_is_found_without_asking(tmp_path: Path, monkeypatch: Any) -> None:
     assert not is_logged_in()
     file = tmp_path / "home" / ".netrc"
@@ -157,6 +173,9 @@ def test_login_is_found_without_asking(tmp_path: Path, monkeypatch: Any) -> None
     assert WandbTracker(Place(tmp_path, offline=True)).mode == "offline"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert WandbTracker(Place(tmp_path)).mode == "offline"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(InputError, match="W&B would write nothing"):
+        WandbTracker(Place(tmp_path))
     monkeypatch.delenv("WANDB_MODE")
     file.unlink()
     monkeypatch.setenv("WANDB_API_KEY", "made-up")

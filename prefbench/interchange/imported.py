@@ -60,7 +60,8 @@ def import_lm_eval(
     Args:
         paths: `results_*.json`, or folders of them.
         results: the results directory; made if need be.
-        as_task: a task that was measured here: documents that are its items are compared with them.
+        as_task: a task that was measured here: documents that are its items are compared with them;
+            a file without samples joins its columns unpaired.
         task: which of the files' tasks; None is all.
         method: of the row, e.g. dpo.
         name: of the row; by default the model's, with the remark that lm-eval measured it.
@@ -119,19 +120,14 @@ def _incoming(run: ModelRun, task: TaskRun, row: Checkpoint, target: Target | No
     if target is None:
         places = {doc_id: doc_id for doc_id in documents}
         return Incoming(run, task, row, None, places, columns, aggregates)
-    ours = target.cell["task"]
-    if not documents:
-        raise InputError(
-            f"{run.path}: no samples_*.jsonl of {task.name} lies beside it, so that its documents "
-            f"cannot be held against those of {ours}; imported without a task of ours it becomes "
-            "a column of its own"
-        )
+    if not documents:  # the user's word that it is the task is all there is
+        return Incoming(run, task, row, target, {}, columns, aggregates)
     items = {item: json.loads(row["fields"]) for item, row in target.items.items()}
     places = match(documents, items)
     if not places:
         raise InputError(
             f"{run.path}: none of its {len(documents)} documents of {task.name} is an item of "
-            f"{ours}; is it another data set, or prepared in another way?"
+            f"{target.cell['task']}; is it another data set, or prepared in another way?"
         )
     return Incoming(run, task, row, target, places, columns, aggregates)
 

@@ -63,8 +63,8 @@ class Incoming:
 
     @property
     def n_missing(self) -> int:
-        """Items of the target that the run lacks."""
-        return len(self.target.items) - len(self.places) if self.target else 0
+        """Items of the target that the run lacks; none is known to be where samples are."""
+        return len(self.target.items) - len(self.places) if self.target and self.places else 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,7 +109,9 @@ class Incoming:
 
     def rows(self) -> dict[int, dict[str, Any]]:
         """What the store keeps of items; those that the run lacks are as the target has them."""
-        rows = {item: dict(row) for item, row in self.target.items.items()} if self.target else {}
+        rows: dict[int, dict[str, Any]] = {}
+        if self.target and self.places:
+            rows = {item: dict(row) for item, row in self.target.items.items()}
         documents = self.documents
         for doc_id, item in self.places.items():
             sample, own = documents[doc_id], rows.get(item)
@@ -135,6 +137,8 @@ def seal(store: Store, one: Incoming) -> None:
     for row in rows.values():  # the name that a run of ours gives to the same texts
         sent.update(json.dumps([row["prompt"], row["continuations"], None]).encode())
     items = sent.hexdigest()
+    if one.target and not rows:  # nobody can say that other texts were sent
+        items = one.target.manifest["items"]
     store.write_items(items, rows.values())
     documents = {item: doc_id for doc_id, item in one.places.items()}
     samples = one.documents
@@ -222,6 +226,11 @@ def _warnings(one: Incoming) -> list[str]:
         told.append(
             f"{one.n_left_out} of the {len(one.documents)} documents of {source} are none of "
             f"{one.name} and were left out"
+        )
+    if one.target and not one.places:
+        told.append(
+            f"{source} came without samples, so that its documents could not be held against those "
+            f"of {one.name}"
         )
     if one.aggregates:
         told.append(

@@ -27,8 +27,8 @@ def import_(
         str | None,
         typer.Option(
             "--as",
-            help="A task that was measured here: the run joins its columns, on the documents that "
-            "are the task's, and differences are paired.",
+            help="A task that was measured here: the run joins its columns, paired on the "
+            "documents that are the task's; without samples unpaired.",
         ),
     ] = None,
     task: Annotated[

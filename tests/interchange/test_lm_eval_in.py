@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -226,8 +227,31 @@ def test_without_samples_values_stand_as_lm_eval_gave_them(measured: Path, their
     assert estimate.value == told["acc,none"]
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * 0.125, rel=1e-3)
     assert any("unpaired" in note for note in board.notes)
-    with pytest.raises(InputError, match=r"no samples_\*.jsonl of demo_facts lies beside it"):
-        as_ours(measured, theirs, "demo_facts")
+
+
+def test_without_samples_a_run_joins_a_column_unpaired(measured: Path, theirs: Path) -> None:
+    for path in theirs.glob("samples_*"):
+        path.unlink()
+
+    def say(whole: dict[str, Any]) -> None:
+        whole["results"]["demo_facts"].update({"acc,none": 0.75, "acc_stderr,none": 0.125})
+
+    rewrite(results_file(theirs), say)
+    before = entry(collect(measured, baseline="sft"), "sft", "demo_facts", "acc")
+    done = as_ours(measured, theirs, "demo_facts")
+    assert (done.n_items, done.n_missing, done.n_left_out) == (0, 0, 0)
+    board = collect(measured, baseline="sft")
+    old, ours = (entry(board, row, "demo_facts", "acc") for row in (OLD, "sft"))
+    assert old is not None
+    assert ours is not None
+    assert old.difference is not None
+    assert old.score.estimate.value == 0.75
+    assert old.difference.value == pytest.approx(0.75 - ours.score.estimate.value)
+    assert old.difference.se == pytest.approx(math.hypot(0.125, ours.score.estimate.se))
+    notes = " ".join(board.notes)
+    assert "could not be held against those of demo_facts" in notes
+    assert "the same text" not in notes
+    assert ours == before
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:

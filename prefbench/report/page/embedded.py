@@ -10,7 +10,7 @@ from prefbench.errors import PrefbenchError
 from prefbench.judging import VERDICTS
 from prefbench.leaderboard import Gathered
 from prefbench.report.page.chunks import Chunk, chunked, packed
-from prefbench.report.page.samples import SampleSet, rows_of, sample_sets
+from prefbench.report.page.samples import Rows, SampleSet, rows_of, sample_sets
 from prefbench.report.page.verdicts import Kept
 from prefbench.store import Store
 
@@ -98,9 +98,8 @@ def _embedded(
         "checkpoints": [labels.get(name, name) for name in found.checkpoints],
         "comparisons": [
             {
-                "checkpoint": found.checkpoints.index(each.checkpoint)
-                if each.checkpoint in found.checkpoints
-                else -1,
+                "checkpoint": _place(found, each.checkpoint),
+                "other": _place(found, each.opponent) if each.both else -1,
                 "opponent": labels.get(each.opponent, each.opponent),
                 "judge": each.judge,
             }
@@ -111,6 +110,11 @@ def _embedded(
     }
     texts = tuple(chunk.text for chunk in chunks)
     return Embedded(one.title, found.n_items, n_shown, packed(index), texts), found.notes
+
+
+def _place(found: Rows, name: str) -> int:
+    """Which of a set's checkpoints has a name; -1 for none, as of the reference."""
+    return found.checkpoints.index(name) if name in found.checkpoints else -1
 
 
 def _head(row: dict[str, Any]) -> str:

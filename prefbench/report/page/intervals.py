@@ -140,7 +140,7 @@ def interval_rows(
         write: a number on the axis and at a row's end.
     """
     there = [line for line, _ in lines if math.isfinite(line.value)]
-    left = MARGIN + min(max((len(line.label) for line in there), default=0) * LETTER, 150)
+    left = MARGIN + min(max((len(line.label) for line in there), default=0) * LETTER + 8, 140)
     right = WIDTH - 56
     values = [v for line in there for v in (line.value, line.low, line.high)] + [reference]
     scale = axis(values, left + 8, right - 8)
@@ -162,7 +162,7 @@ def _row(line: Line, scale: Axis, y: float, left: float, said: str, from_: float
     x = scale(line.value)
     parts = [element("title", lines_of_text(line.tooltip))]
     parts.append(element("rect", x=0, y=y - LINE / 2, width=WIDTH, height=LINE, class_="hit"))
-    parts.append(element("text", short(line.label), x=left, y=y + 4, class_="name"))
+    parts.append(element("text", short(line.label, 21), x=left, y=y + 4, class_="name"))
     if from_ is not None:
         start, width = min(from_, x), abs(x - from_)
         parts.append(element("rect", x=start, y=y - 4, width=width, height=8, class_="fill"))

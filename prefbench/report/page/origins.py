@@ -11,6 +11,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from prefbench.leaderboard import Gathered, Group
+from prefbench.records import ROUND_ROBIN
+from prefbench.report.page.samples import robin
 from prefbench.report.page.table import against
 from prefbench.report.tables import label
 from prefbench.shown import Shown
@@ -35,17 +37,24 @@ class Origin:
 def origins_of(store: Store, gathered: Gathered, shown: Shown) -> list[Origin]:
     """The tasks in the table's order, with every cell that has a number in it."""
     groups = {column.group.name: column.group for column in shown.columns}
-    found = []
+    plans = store.plans()
+    origins = []
     for group in groups.values():
-        manifests: list[tuple[str, str, dict[str, Any]]] = []
-        for row in shown.board.rows:
-            cell = gathered.cells.get((row.name, group.name))
-            manifest = store.manifest(cell) if cell else None
-            if cell and manifest:
-                manifests.append((label(row, shown.board), cell, manifest))
+        labels = {row.name: label(row, shown.board) for row in shown.board.rows}
+        cells = [
+            (labels[row.name], cell)
+            for row in shown.board.rows
+            if (cell := gathered.cells.get((row.name, group.name)))
+        ]
+        if group.opponent == ROUND_ROBIN:
+            cells += [
+                (f"{labels[one.checkpoint]} against {labels[one.opponent]}", one.cell)
+                for one, _ in robin(store, gathered, group, plans)
+            ]
+        manifests = [(who, cell, found) for who, cell in cells if (found := store.manifest(cell))]
         if manifests:
-            found.append(_origin(group, manifests))
-    return found
+            origins.append(_origin(group, manifests))
+    return origins
 
 
 def _origin(group: Group, manifests: list[tuple[str, str, dict[str, Any]]]) -> Origin:
@@ -73,7 +82,7 @@ def facts_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     engine, data = manifest.get("engine", {}), manifest.get("data", {})
     checkpoint = manifest["checkpoint"]
     facts = {
-        "checkpoint": checkpoint.get("path"),
+        "path": checkpoint.get("path"),
         "fingerprint": checkpoint.get("fingerprint"),
         "parameters": checkpoint.get("n_parameters"),
         "items": _items(manifest),

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from prefbench import __version__
-from prefbench.errors import PrefbenchError
+from prefbench.errors import InputError, PrefbenchError
 from prefbench.leaderboard import Gathered, board_of
 from prefbench.report.page.drawings import figures_of
 from prefbench.report.page.embedded import embed
@@ -60,7 +60,7 @@ def write_page(
         when: what the page says it was made; None for now.
 
     Raises:
-        InputError: the baseline is unknown.
+        InputError: the baseline is unknown, or the file cannot be written.
         StoreError: results cannot be read.
     """
     board = board_of(gathered, baseline=baseline, confidence=confidence, everything=everything)
@@ -86,8 +86,11 @@ def write_page(
         samples=embedded,
         suites=_suites(gathered),
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", newline="\n")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written: {error.strerror or error}") from error
     return [*notes, *cut]
 
 

@@ -16,6 +16,10 @@ function samples() {
   const found = (id) => document.getElementById(id);
   const browser = found("browser");
   if (!browser) return;
+  if (!("DecompressionStream" in window)) {
+    browser.before(make("p", "reason", "Samples are packed; this browser is too old to open them."));
+    return;
+  }
   const [task, query, differ, missing] =
     ["sample-task", "sample-text", "sample-differ", "sample-missing"].map(found);
   const [list, place, count, where] =
@@ -216,7 +220,9 @@ function samples() {
         make("div", "", make("dt", "", key), make("dd", "", number(value))))));
     }
     for (const one of row.judged) {
-      if (index.comparisons[one.comparison].checkpoint === i) box.append(judged(one, index.comparisons[one.comparison]));
+      const comparison = index.comparisons[one.comparison];
+      if (comparison.checkpoint === i) box.append(judged(one, comparison));
+      if (comparison.other === i) box.append(turned(one, comparison, index.checkpoints[comparison.checkpoint]));
     }
     return box;
   }
@@ -229,6 +235,13 @@ function samples() {
     if (one.reason) box.append(make("p", "reason", isolated(one.reason)));
     for (const verdict of one.verdicts) box.append(verdictOf(verdict));
     return box;
+  }
+
+  // The other side of a comparison, whose verdicts stand with the first.
+  function turned(one, comparison, first) {
+    const win = one.win === null ? "no verdict" : `win ${number(Number((1 - one.win).toPrecision(6)))}`;
+    return make("div", "judged", make("p", "by", isolated(comparison.judge), ", against ", isolated(first), ": ", make("strong", "", win),
+      "; its verdicts stand there"));
   }
 
   function verdictOf(verdict, name = null) {

@@ -33,6 +33,8 @@ class Judged:
     checkpoint: str
     opponent: str
     judge: str
+    both: bool = False
+    """Of a round robin: it is the opponent's as much as the checkpoint's."""
 
 
 @dataclass
@@ -55,8 +57,8 @@ def sample_sets(
 
     def place(group: Group, checkpoint: str, cell: str) -> SampleSet | None:
         manifest = store.manifest(cell)
-        if manifest is None:
-            return None
+        if manifest is None or not store.records(cell).num_rows:
+            return None  # values that were imported without items
         identity = manifest["identity"]
         same = tuple(identity.get(name) for name in ("task", "data", "limit", "fewshot"))
         title = f"{group.task}, {group.conditions}" if group.conditions else group.task
@@ -65,7 +67,7 @@ def sample_sets(
         return one
 
     for group in gathered.groups:
-        for row in sorted(gathered.checkpoints, key=row_order):
+        for row in gathered.checkpoints:
             cell = gathered.cells.get((row.name, group.name))
             if cell is None:
                 continue
@@ -74,17 +76,21 @@ def sample_sets(
             if one and judging:
                 one.comparisons.append(Judged(cell, row.name, judging["opponent"], group.judge))
         if group.opponent == ROUND_ROBIN:
-            for judged, answers in _robin(store, gathered, group, plans):
-                one = place(group, judged.checkpoint, answers)
+            for judged, (ours, theirs) in robin(store, gathered, group, plans):
+                one = place(group, judged.checkpoint, ours)
+                place(group, judged.opponent, theirs)
                 if one:
                     one.comparisons.append(judged)
+    order = [row.name for row in sorted(gathered.checkpoints, key=row_order)]
+    for one in sets.values():
+        one.cells = {name: one.cells[name] for name in order if name in one.cells}
     return list(sets.values())
 
 
-def _robin(
+def robin(
     store: Store, gathered: Gathered, group: Group, plans: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[Judged, str]]:
-    """The sealed comparisons of a round robin, each with the cell of the first one's answers."""
+) -> Iterator[tuple[Judged, tuple[str, str]]]:
+    """The sealed comparisons of a round robin, each with the cells of both sides' answers."""
     rows = {str(row.path): row for row in gathered.checkpoints}
     seen = set()
     for plan in plans:
@@ -101,8 +107,8 @@ def _robin(
                 continue
             seen.add(cell["cell"])
             yield (
-                Judged(cell["cell"], first.name, second.name, group.judge),
-                manifest["judging"]["answers"],
+                Judged(cell["cell"], first.name, second.name, group.judge, both=True),
+                (manifest["judging"]["answers"], manifest["judging"]["opponent_answers"]),
             )
 
 

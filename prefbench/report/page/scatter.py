@@ -26,9 +26,11 @@ from prefbench.report.page.sheets import (
     title_of,
     tooltip,
 )
-from prefbench.report.page.svg import axis, element
+from prefbench.report.page.svg import Axis, axis, element
 from prefbench.report.tables import label
 from prefbench.shown import Shown
+from prefbench.stats.bootstrap import Array
+from prefbench.stats.estimates import Estimate
 
 FAR = 12.0
 """Pixels from which on a line leads from a point to its name."""
@@ -74,30 +76,51 @@ def _scatter(shown: Shown, across: Column, up: Column) -> Markup | None:
         )
     parts.append(element("text", "perplexity →", x=WIDTH - 14, y=height - 4, class_="figure axis"))
     parts.append(element("text", "↑ agility, nats", x=2, y=height - 4, class_="axis"))
+    # Names lie over the intervals and below the marks.
+    marks = []
+    for row, one, two in rows:
+        about = f"{tooltip(shown, row, across)}\n\n{tooltip(shown, row, up)}"
+        named, look = element("title", lines_of_text(about)), class_of(method_of(row))
+        bars = [stroke(d, "range") for d in _bars(x, y, one, two)]
+        parts.append(element("g", named, *bars, class_=f"point {look}"))
+        spot = mark(method_of(row), x(one.value), y(two.value), 4.4)
+        marks.append(element("g", named, spot, class_=f"point {look}"))
     if len(rows) <= MOST_LABELS:
         names = [short(label(row, shown.board)) for row, _, _ in rows]
         at = [(x(one.value), y(two.value)) for _, one, two in rows]
-        parts += _beside(names, at, Box(44, 38 - height, WIDTH - 2, -6))
-    for row, one, two in rows:
-        about = f"{tooltip(shown, row, across)}\n\n{tooltip(shown, row, up)}"
-        inside = [element("title", lines_of_text(about))]
-        for ends, d in (
-            (one, f"M{x(one.low):.1f} {y(two.value):.1f}H{x(one.high):.1f}"),
-            (two, f"M{x(one.value):.1f} {y(two.low):.1f}V{y(two.high):.1f}"),
-        ):
-            if math.isfinite(ends.low) and math.isfinite(ends.high):
-                inside.append(element("path", d=d, class_="range"))
-        inside.append(mark(method_of(row), x(one.value), y(two.value), 4.4))
-        parts.append(element("g", *inside, class_=f"point {class_of(method_of(row))}"))
-    return sheet(parts, height)
+        taken = [_along(x, y, one, two) for _, one, two in rows]
+        parts += _beside(names, at, taken, Box(44, 38 - height, WIDTH - 2, -6))
+    return sheet([*parts, *marks], height)
+
+
+def _bars(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Iterator[str]:
+    """The intervals of a point, as paths."""
+    if math.isfinite(one.low) and math.isfinite(one.high):
+        yield f"M{x(one.low):.1f} {y(two.value):.1f}H{x(one.high):.1f}"
+    if math.isfinite(two.low) and math.isfinite(two.high):
+        yield f"M{x(one.value):.1f} {y(two.low):.1f}V{y(two.high):.1f}"
+
+
+def _along(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Array:
+    """Places on the intervals of a point, (n, 2), upwards, which names should not lie on."""
+    places = [
+        *((x(value), y(two.value)) for value in np.linspace(one.low, one.high, 12)),
+        *((x(one.value), y(value)) for value in np.linspace(two.low, two.high, 12)),
+    ]
+    return np.array([(a, -b) for a, b in places if math.isfinite(a) and math.isfinite(b)])
 
 
 def _beside(
-    names: Sequence[str], points: Sequence[tuple[float, float]], frame: Box
+    names: Sequence[str],
+    points: Sequence[tuple[float, float]],
+    taken: Sequence[Array],
+    frame: Box,
 ) -> list[Markup]:
-    """Names beside their points where there is room, with a line from those that stand far off."""
+    """Names beside their points where there is room, with a line from those far off."""
     upwards = np.array([(x, -y) for x, y in points])
-    found = place(upwards, [(len(name) * LETTER + 6, 11.0) for name in names], frame)
+    found = place(
+        upwards, [(len(name) * LETTER + 6, 11.0) for name in names], frame, outlines=taken
+    )
     parts = []
     for name, point, box in zip(names, upwards, found, strict=True):
         if box is None:

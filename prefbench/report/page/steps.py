@@ -51,12 +51,11 @@ def trajectories(shown: Shown) -> Iterator[Figure]:
 def _trajectory(
     shown: Shown, column: Column, runs: Sequence[Sequence[Checkpoint]]
 ) -> Markup | None:
-    points = [
-        (row, entry.score.estimate)
+    measured = [
+        [(row, entry.score.estimate) for row in run if (entry := shown.entry(row, column))]
         for run in runs
-        for row in run
-        if (entry := shown.entry(row, column))
     ]
+    points = [point for run in measured if len(run) > 1 for point in run]
     base = [row for row in shown.board.rows if row.name == shown.board.baseline]
     standing = shown.entry(base[0], column) if base else None
     at = standing.score.estimate.value if standing else math.nan
@@ -74,7 +73,9 @@ def _trajectory(
     parts.append(element("text", "step →", x=WIDTH - 14, y=height - 4, class_="figure axis"))
     if math.isfinite(at):
         parts.append(stroke(f"M52 {y(at):.1f}H{WIDTH - 14}", "reference"))
-    parts += [_run(shown, column, run, x, y) for run in runs]
+    parts += [
+        _run(shown, column, [row for row, _ in run], x, y) for run in measured if len(run) > 1
+    ]
     return sheet(parts, height)
 
 

@@ -94,7 +94,7 @@ def axis(
     if log and low > 0:
         room = max((high / low) ** around, 1.01)
         return Axis(low / room, high * room, start, end, log=True)
-    room = around * (high - low) if high > low else max(abs(high) * 0.05, 1e-6)
+    room = around * (high - low) if high > low else abs(high) * 0.05 or 0.05
     return Axis(low - room, high + room, start, end)
 
 

@@ -254,7 +254,7 @@ def details_of(shown: Shown, row: Checkpoint, column: Column, entry: Entry) -> l
         low, high = figure(estimate.low, metric), figure(estimate.high, metric)
         lines.append(f"{value}, {level} interval {low} to {high} ({estimate.method})")
     missing = f", {estimate.n_missing} missing" if estimate.n_missing else ""
-    lines.append(f"n = {estimate.n} items{missing}")
+    lines.append(f"n = {estimate.n} items{missing}" if estimate.n else "n is not known")
     if entry.difference is not None and row.name != shown.board.baseline:
         lines += _difference(shown, row, column, entry.difference)
     if letters := shown.letters(row, column):
@@ -269,7 +269,8 @@ def _difference(shown: Shown, row: Checkpoint, column: Column, gap: Estimate) ->
     said = f"difference to {shown.board.baseline}: {signed(gap.value, metric)}"
     if not math.isnan(gap.low):
         said += f", {level} interval {signed(gap.low, metric)} to {signed(gap.high, metric)}"
-    lines = [f"{said}, on {gap.n} shared items"]
+    unpaired = gap.method == "unpaired"
+    lines = [f"{said}, {'unpaired' if unpaired else f'paired on {gap.n} shared items'}"]
     adjusted = shown.adjusted(row, column)
     if not math.isnan(gap.p):
         lines.append(f"p {_p(gap.p)}" + _corrected(shown, adjusted))

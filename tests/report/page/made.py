@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,60 @@ RECIPE = {
     "verdict": {"by": "line", "marker": "Verdict:", "labels": {"A": 1, "B": 0}},
     "endpoint": {"base_url": "http://127.0.0.1:9/v1"},
 }
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A judge of these tests: who it is, under which key it is kept, and what it says."""
+
+    planned: PlannedJudge
+    key: str
+    says: Callable[[int, Ask], Verdict]
+    symmetric: bool = False
+    members: tuple[Voice, ...] = ()
+
+
+def _longer(item: int, ask: Ask) -> Verdict:
+    first = len(ask.first) >= len(ask.second)
+    said = f"{HOSTILE[item % len(HOSTILE)]}\nVerdict: {'A' if first else 'B'}"
+    if item % 5 == 0:
+        return Verdict(None, f"no label {HOSTILE[0]}", said)
+    return Verdict(float(first), None, said, facts={"label": "AB"[not first]})
+
+
+def careful(name: str = JUDGE) -> Voice:
+    """Prefers the longer answer, the first of equally long ones; every fifth cannot be read."""
+    recipe = JudgeRecipe.model_validate({**RECIPE, "judge": name})
+    return Voice(PlannedJudge(recipe, Path()), recipe.key, _longer)
+
+
+def rating() -> Voice:
+    """A reward model: its key hangs on more than a manifest has, and it sees no order."""
+    facts = {"judge": "rating", "description": "rates", "kind": "reward", "model": "m"}
+
+    def says(item: int, ask: Ask) -> Verdict:
+        first, second = len(ask.first) / 8, len(ask.second) / 8
+        scores = {"score_first": first, "score_second": second}
+        return Verdict((first > second) / 2 + (first >= second) / 2, facts=scores)
+
+    planned = PlannedJudge(JudgeRecipe.model_validate(facts), Path())
+    return Voice(planned, "weights-and-number-format", says, symmetric=True)
+
+
+def panel() -> Voice:
+    """One who can be read and one who never can: half of them is enough."""
+    mute = careful("mute")
+    mute = replace(mute, key="mute", says=lambda item, ask: Verdict(None, "says nothing", "…"))
+    able = replace(
+        careful("able"), key="able", says=lambda item, ask: Verdict(float(ask.first > ask.second))
+    )
+    facts = {
+        "judge": "both", "description": "two", "kind": "panel", "members": ["able", "mute"],
+        "rule": "majority",
+    }  # fmt: skip
+    recipe = JudgeRecipe.model_validate(facts)
+    planned = PlannedJudge(recipe, Path(), members=(able.planned, mute.planned))
+    return Voice(planned, "panel", able.says, members=(able, mute))
 
 
 def text_of(item: int, who: str) -> str:
@@ -127,43 +182,43 @@ class Made:
         )
 
     def compared(
-        self, who: str, opponent: str, task: str, answers: tuple[str, str], *, keep: bool = True
+        self,
+        who: str,
+        opponent: str,
+        task: str,
+        answers: tuple[str, str],
+        *,
+        judge: Voice | None = None,
+        against: str = "sft",
     ) -> str:
-        """Judges answers in both orders: the longer is better, every fifth cannot be read."""
-        recipe = JudgeRecipe.model_validate(RECIPE)
-        planned = PlannedJudge(recipe, Path())
+        """Judges the answers of two cells, and keeps the verdicts."""
+        judge = judge or careful()
         pairs = [
             Pair(
                 i, str(i), (Turn("user", f"question {i}"),), (ours,), (theirs,),
-                reason="too long" if (i, who) == (7, "dpo") else None,
+                reason="too long" if i == 7 and "dpo" in (who, opponent) else None,
             )
             for i, (ours, theirs) in enumerate(
                 zip(self.texts[answers[0]], self.texts[answers[1]], strict=True)
             )
         ]  # fmt: skip
-        heard: dict[Ask, Verdict] = {}
-        for pair in pairs:
-            for ask in pair.asks(symmetric=False):
-                first = len(ask.first) >= len(ask.second)
-                said = f"{HOSTILE[pair.item % len(HOSTILE)]}\nVerdict: {'A' if first else 'B'}"
-                heard[ask] = Verdict(float(first), None, said, facts={"label": "AB"[not first]})
-                if pair.item % 5 == 0:
-                    heard[ask] = Verdict(None, f"no label {HOSTILE[0]}", said)
-        if keep:
-            with Verdicts(self.folder / VERDICTS) as kept:
-                for ask, verdict in heard.items():
-                    key = key_of(recipe.key, ask)
-                    kept.add(key, ask, verdict, judge=JUDGE, judge_key=recipe.key)
-        records = list(compare(pairs, heard.__getitem__, symmetric=False))
+        asks = [(p.item, ask) for p in pairs for ask in p.asks(symmetric=judge.symmetric)]
+        heard = {ask: judge.says(item, ask) for item, ask in asks}
+        with Verdicts(self.folder / VERDICTS) as kept:
+            for voice in judge.members or (judge,):
+                for item, ask in asks:
+                    key, name = key_of(voice.key, ask), voice.planned.name
+                    kept.add(key, ask, voice.says(item, ask), judge=name, judge_key=voice.key)
+        records = list(compare(pairs, heard.__getitem__, symmetric=judge.symmetric))
         manifest = self.store.manifest(answers[0])
         assert manifest is not None
         identity = {
-            **manifest["identity"], "judge": planned.key, "against": answers[1],
+            **manifest["identity"], "judge": judge.planned.key, "against": answers[1],
             "opponent": self.checkpoints[opponent]["fingerprint"],
         }  # fmt: skip
-        cell = f"judged-{answers[0]}"
+        cell = f"{judge.planned.name}-{answers[0]}-{answers[1]}"
         judging = {
-            "judge": facts_of(planned), "symmetric": False, "opponent": opponent,
+            "judge": facts_of(judge.planned), "symmetric": judge.symmetric, "opponent": opponent,
             "answers": answers[0], "opponent_answers": answers[1], "n_verdicts": len(heard),
             "n_unreadable": 0, "n_unheard": 0, "cost": 0.0, "agreement": None, "sure": None,
         }  # fmt: skip
@@ -173,8 +228,8 @@ class Made:
             claimed.seal([], records, {pair.item: pair.cluster for pair in pairs}, whole)
         self.comparisons.append(
             {"cell": cell, "checkpoint": who, "task": task, "shown": ["win_rate"], "missing": None,
-             "identity": identity, "against": "sft", "opponent": opponent, "judge": JUDGE,
-             "answers": answers[0]}
+             "identity": identity, "against": against, "opponent": opponent,
+             "judge": judge.planned.name, "answers": answers[0]}
         )  # fmt: skip
         return cell
 

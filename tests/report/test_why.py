@@ -21,8 +21,9 @@ from prefbench.errors import InputError
 from prefbench.report.again import _quoted, again
 from prefbench.report.behind import look_up, values_of
 from prefbench.report.collect import collect
+from prefbench.report.explained import as_text
 from prefbench.report.samples import samples_of
-from prefbench.report.why import EXAMPLES, as_json, as_text, why
+from prefbench.report.why import EXAMPLES, as_json, why
 from prefbench.stats.bootstrap import Resampling
 from prefbench.stats.estimates import estimate
 from prefbench.store import Store

@@ -297,7 +297,7 @@ def _notes(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, Any
         for one in manifests:
             # What was asked for, but for the engine: another may have had to do instead.
             value = one["engine"]["kind"] if key == "engine" else one["identity"][key]
-            said = {True: "on", False: "off"}.get(value, str(value))
+            said = {True: "on", False: "off", None: "not told"}.get(value, str(value))
             by_value.setdefault(said, []).append(one["checkpoint"]["name"])
         if len(by_value) > 1:
             told = "; ".join(f"{value}: {', '.join(who)}" for value, who in by_value.items())

@@ -13,8 +13,17 @@ import typer
 
 from prefbench import __version__
 from prefbench.errors import InputError, PrefbenchError
-from prefbench.report.judges import judges
-from prefbench.report.winrate import EXAMPLES, winrate
+from prefbench.report import (
+    compare,
+    gate,
+    imported,
+    judges,
+    publish,
+    table,
+    trajectory,
+    why,
+    winrate,
+)
 
 if TYPE_CHECKING:
     from prefbench.cells import Settings
@@ -189,6 +198,13 @@ def run(
         str | None, typer.Option(help="Environment variable that holds its key.")
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests to it at once.")] = 32,
+    twice: Annotated[
+        list[str],
+        typer.Option(
+            help="Row or method to measure a second time, in other batches and with other seeds: "
+            "the table marks differences that are no larger than that noise."
+        ),
+    ] = [],  # noqa: B006
     judge: Annotated[
         list[str], typer.Option("--judge", help="Judge, instead of those that the tasks name.")
     ] = [],  # noqa: B006
@@ -261,6 +277,7 @@ def run(
         server_api=server_api.value,
         api_key_env=api_key_env,
         concurrency=concurrency,
+        twice=tuple(twice),
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
@@ -301,36 +318,6 @@ def run(
     outcome = _run(directories, **asked)
     _print_table(results, outcome.plan, baseline, interval.value, format_.value)
     _report(outcome, results)
-
-
-@app.command(epilog="Examples: prefbench table · prefbench table --format csv --out table.csv")
-def table(
-    results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
-    task: Annotated[
-        list[str], typer.Option("--task", help="Only this task; several may be given.")
-    ] = [],  # noqa: B006
-    baseline: Baseline = None,
-    interval: Annotated[Interval, typer.Option(help="Bootstrap interval.")] = Interval.percentile,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
-    everything: Annotated[
-        bool, typer.Option("--all", help="All metrics, not the main ones.")
-    ] = False,
-    width: Annotated[int | None, typer.Option(help="Of a text table, in characters.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write to.")] = None,
-) -> None:
-    """The leaderboard of all that was measured, in any format; loads no model."""
-    from prefbench.report.collect import collect
-    from prefbench.report.tables import render
-
-    board = collect(
-        results, tasks=task, baseline=baseline, confidence=confidence, interval=interval.value
-    )
-    text = render(board, format_.value, width=width or _width(), everything=everything)
-    if out is None:
-        print(text, end="")
-    else:
-        out.write_text(text, encoding="utf-8")
 
 
 @app.command(epilog="Example: prefbench tasks --task-folder my-tasks/")
@@ -488,8 +475,15 @@ def demo(
     _report(outcome, results)
 
 
-app.command(epilog=EXAMPLES)(winrate)
-app.add_typer(judges, name="judges")
+app.command(epilog=table.EXAMPLES)(table.table)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
+app.command(epilog=why.EXAMPLES)(why.why)
+app.command(epilog=publish.EXAMPLES)(publish.report)
+app.command(cls=gate.GateCommand, epilog=gate.EXAMPLES)(gate.gate)
+app.command(epilog=trajectory.EXAMPLES)(trajectory.trajectory)
+app.command(epilog=imported.EXAMPLES, name="import")(imported.import_)
+app.command(epilog=winrate.EXAMPLES)(winrate.winrate)
+app.add_typer(judges.judges, name="judges")
 
 
 def _settings(**values: Any) -> Settings:
@@ -514,10 +508,10 @@ def _run(directories: list[Path], **arguments: Any) -> Outcome:
 
 def _print_table(results: Path, plan: str, baseline: str | None, interval: Any, style: str) -> None:
     from prefbench.report.collect import collect
-    from prefbench.report.tables import render
+    from prefbench.report.tables import render, terminal_width
 
     board = collect(results, plan=plan, baseline=baseline, interval=interval)
-    print(render(board, style, width=_width()), end="")
+    print(render(board, style, width=terminal_width()), end="")
 
 
 def _report(outcome: Outcome, results: Path) -> None:
@@ -535,13 +529,6 @@ def _report(outcome: Outcome, results: Path) -> None:
         print(plain(f"not measured: {name}: {reason}"), file=sys.stderr)
     if outcome.broken or outcome.failed:
         raise typer.Exit(1)
-
-
-def _width() -> int:
-    """The terminal's width where there is one."""
-    import shutil
-
-    return max(60, shutil.get_terminal_size((110, 24)).columns) if sys.stdout.isatty() else 110
 
 
 def main() -> None:

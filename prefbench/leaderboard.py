@@ -157,6 +157,7 @@ def board_of(
     interval: Method = "percentile",
     n_resamples: int = 10_000,
     everything: bool = False,
+    hidden: bool = True,
 ) -> Board:
     """Scores all that was gathered; arguments and errors are those of `build_board`."""
     return build_board(
@@ -171,6 +172,7 @@ def board_of(
         interval=interval,
         n_resamples=n_resamples,
         everything=everything,
+        hidden=hidden,
     )
 
 
@@ -186,6 +188,7 @@ def build_board(
     interval: Method = "percentile",
     n_resamples: int = 10_000,
     everything: bool = False,
+    hidden: bool = True,
     notes: Sequence[str] = (),
 ) -> Board:
     """Scores all that was measured.
@@ -201,7 +204,8 @@ def build_board(
         confidence: of the intervals.
         interval: percentile or bca.
         n_resamples: bootstrap resamples.
-        everything: compare each two rows in all columns, not in those that tasks show alone.
+        everything: compare each two rows in all columns; else in those that the tasks show.
+        hidden: score the columns that the tasks do not show, too.
         notes: to be shown below the table.
 
     Raises:
@@ -214,7 +218,7 @@ def build_board(
     entries: dict[tuple[str, tuple[str, str]], Entry] = {}
     contests: dict[tuple[str, str], Contest] = {}
     noise: dict[tuple[str, str], float] = {}
-    settings = _Settings(base, confidence, interval, n_resamples, everything)
+    settings = _Settings(base, confidence, interval, n_resamples, everything, hidden or everything)
     for group in groups:
         cells = {
             one.checkpoint: one for one in measured if one.group == group.name and not one.repeat
@@ -258,6 +262,7 @@ class _Settings(NamedTuple):
     interval: Method
     n_resamples: int
     everything: bool
+    hidden: bool
 
     def resampling(self, group: Group, clusters: NDArray[Any]) -> Resampling:
         return Resampling(clusters, n_resamples=self.n_resamples, seed=_seed(group))
@@ -275,6 +280,8 @@ def _score_group(group: Group, members: Sequence[Measured], settings: _Settings)
         for name in dict.fromkeys(name for one in members for name in one.given)
         if name not in dict(metrics)
     ]
+    if not settings.hidden and group.shown:
+        metrics = [(name, metric) for name, metric in metrics if name in group.shown]
     used = sorted({quantity for _, metric in metrics for quantity in metric.quantities})
     items, clusters = _all_items(members)
     at = [one.checkpoint for one in members]
@@ -433,7 +440,7 @@ def _ordered(metrics: Mapping[str, Metric], shown: Sequence[str]) -> list[tuple[
 
 def _seed(group: Group) -> int:
     """One resampling per task: the same whatever else is in the table."""
-    return int.from_bytes(hashlib.sha256(group.task.encode()).digest()[:4])
+    return int.from_bytes(hashlib.sha256(group.task.encode(errors="surrogatepass")).digest()[:4])
 
 
 def _all_items(members: Sequence[Measured]) -> tuple[NDArray[np.int32], NDArray[Any]]:

@@ -222,4 +222,6 @@ def notes_of(pools: Sequence[Pool]) -> list[str]:
 
 
 def _seed(group: Group) -> int:
-    return int.from_bytes(hashlib.sha256(f"seeds of {group.task}".encode()).digest()[:4])
+    return int.from_bytes(
+        hashlib.sha256(f"seeds of {group.task}".encode(errors="surrogatepass")).digest()[:4]
+    )

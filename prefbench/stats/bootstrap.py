@@ -27,6 +27,8 @@ values (n_draws,). A draw's value depends on its own row alone: draws are fitted
 
 N_CELLS = 1 << 17
 """Multiplicities held at once: 1 MiB, which stays in the cache."""
+N_ROWS = 128
+"""Resamples summed at once at least, where columns are so many that reading them takes longest."""
 N_FITTED = 1 << 15
 """The same where something is fitted, which makes several arrays of the size."""
 
@@ -187,14 +189,33 @@ class Resampling:
     def _resampled(self, clusters: Array) -> Array:
         if self.n_clusters == 0:
             return np.zeros((self.n_resamples, *clusters.shape[1:]))
-        flat = clusters.reshape(self.n_clusters, -1)
+        flat, place = _distinct(clusters.reshape(self.n_clusters, -1))
         sums = np.empty((self.n_resamples, flat.shape[1]))
         rng = np.random.default_rng(self.seed)
+        chunk = max(N_CELLS // self.n_clusters, N_ROWS if flat.shape[1] > N_ROWS else 1)
         start = 0
-        for counts in cluster_counts(self.n_clusters, n_resamples=self.n_resamples, rng=rng):
+        for counts in cluster_counts(
+            self.n_clusters, n_resamples=self.n_resamples, rng=rng, chunk=chunk
+        ):
             sums[start : start + len(counts)] = counts.astype(np.float64) @ flat
             start += len(counts)
-        return sums.reshape(self.n_resamples, *clusters.shape[1:])
+        return sums[:, place].reshape(self.n_resamples, *clusters.shape[1:])
+
+
+def _distinct(columns: Array) -> tuple[Array, list[int]]:
+    """Columns that differ, and where among them each one is.
+
+    Token counts, and what counts items, are those of every checkpoint.
+    """
+    first: dict[bytes, int] = {}
+    kept: list[int] = []
+    place: list[int] = []
+    for at, column in enumerate(np.ascontiguousarray(columns.T)):
+        found = first.setdefault(column.tobytes(), len(kept))
+        if found == len(kept):
+            kept.append(at)
+        place.append(found)
+    return np.ascontiguousarray(columns[:, kept]), place
 
 
 def cluster_counts(

@@ -1,13 +1,14 @@
-"""How each two checkpoints differ, on the items that all of them have."""
+"""How each two checkpoints differ, on items that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from prefbench.stats.bootstrap import Array, Replicates
+from prefbench.stats.estimates import Estimate
 from prefbench.stats.significance import bootstrap_p
 
 MANY = 40
@@ -20,7 +21,7 @@ class Pairs(NamedTuple):
     members: tuple[int, ...]
     """Which checkpoints they are, as places in a table, (k,)."""
     n: int
-    """Items that all of them have."""
+    """Items that all of them have, or the fewest that two have."""
     differences: Array
     """Row minus column, (k, k)."""
     se: Array
@@ -35,6 +36,24 @@ class Pairs(NamedTuple):
         for table in (se, p):
             table[out] = table[:, out] = np.nan
         return self._replace(se=se, p=p)
+
+
+def pairs_from(
+    members: tuple[int, ...], twos: Sequence[tuple[int, int]], gaps: Sequence[Estimate]
+) -> Pairs:
+    """The differences of each two checkpoints, from one estimate each.
+
+    Args:
+        members: the places of the checkpoints in their table.
+        twos: first and second of each difference, as places among the members.
+        gaps: first minus second.
+    """
+    differences, se, p = np.full((3, len(members), len(members)), np.nan)
+    for (i, j), gap in zip(twos, gaps, strict=True):
+        differences[i, j], differences[j, i] = gap.value, -gap.value
+        se[i, j] = se[j, i] = gap.se
+        p[i, j] = p[j, i] = gap.p
+    return Pairs(members, min((gap.n for gap in gaps), default=0), differences, se, p)
 
 
 def pairs_of(
@@ -66,7 +85,7 @@ def pairs_of(
         if not len(others):
             continue
         # Infinite values, as of a perplexity beyond all bounds, differ by no number.
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             gaps, own = draws[:, i, None] - draws[:, others], values[i] - values[others]
             found = own, gaps.std(axis=0, ddof=1), bootstrap_p(own, gaps, n_clusters)
         for table, one in zip((differences, se, p), found, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,12 @@ from prefbench.stats.estimates import (
     without_interval,
 )
 from prefbench.stats.paired import differences, exact_p
-from prefbench.stats.pairs import Pairs, pairs_of
+from prefbench.stats.pairs import Pairs, pairs_from, pairs_of
 
 ENOUGH = 0.5
-"""Share of the items that a checkpoint must have for all to be compared on what all have."""
+"""Share of the items that a checkpoint must have to be compared with all others."""
+FEW = 12
+"""Checkpoints up to which each two are compared on what both have."""
 
 
 class Wanted(NamedTuple):
@@ -244,13 +247,31 @@ def _one(
         )
         for i, gap in zip(others, told, strict=True):
             gaps[i] = gap
-    return Found(own, gaps, _pairs_on_common(columns, want, resampling) if want.pairs else None)
+    return Found(
+        own, gaps, _pairs_where_items_differ(columns, want, resampling) if want.pairs else None
+    )
 
 
-def _pairs_on_common(columns: Array, want: Wanted, resampling: Resampling) -> Pairs:
-    """Each two of the checkpoints that have enough of the items, on what all of these have."""
+def _pairs_where_items_differ(columns: Array, want: Wanted, resampling: Resampling) -> Pairs | None:
+    """Each two of the checkpoints that have enough of the items.
+
+    On what both have where they are few, and otherwise on what all of these have, as every two
+    have other items then and need a resampling of their own.
+    """
     there = present(columns)
     members = tuple(map(int, np.flatnonzero(there.mean(axis=0) >= ENOUGH)))
+    if not members:
+        return None
+    if len(members) <= FEW and not isinstance(want.statistic, Refit):
+        twos = list(combinations(range(len(members)), 2))
+        gaps = differences(
+            columns[:, members],
+            twos,
+            want.statistic,
+            resampling=resampling,
+            proportion=want.proportion,
+        )
+        return pairs_from(members, twos, gaps)
     rows = np.asarray(there[:, members].all(axis=1))
     kept, common = resampling.only(rows), columns[rows][:, members]
     return pairs_of(

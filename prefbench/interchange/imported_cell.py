@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -177,7 +178,9 @@ def _manifest(one: Incoming, items: str, n_rows: int) -> dict[str, Any]:
         "cell": one.cell,
         "identity": one.identity,
         "checkpoint": dataclasses.asdict(one.checkpoint),
-        "task": one.target.manifest["task"] if one.target else task,
+        "task": {**one.target.manifest["task"], "n_shots": one.task.n_shots}
+        if one.target
+        else task,
         "data": one.target.manifest["data"] if one.target else data,
         "higher_is_better": {
             **one.task.higher_is_better,
@@ -202,10 +205,8 @@ def _manifest(one: Incoming, items: str, n_rows: int) -> dict[str, Any]:
         "warnings": _warnings(one),
         "sampling": None,
         "shot_seed": None,
-        "settings": {},
         "versions": {"lm_eval": one.run.lm_eval},
-        "host": {},
-        "command": [],
+        "command": sys.argv,
         "finished": _moment(one.run),
         "seconds": 0.0,
         "resumed_batches": 0,
@@ -227,6 +228,7 @@ def _warnings(one: Incoming) -> list[str]:
             f"{one.n_left_out} of the {len(one.documents)} documents of {source} are none of "
             f"{one.name} and were left out"
         )
+    told += _other_settings(one)
     if one.target and not one.places:
         told.append(
             f"{source} came without samples, so that its documents could not be held against those "
@@ -237,6 +239,26 @@ def _warnings(one: Incoming) -> list[str]:
             f"{', '.join(one.aggregates)} of {source} came without values by item, so that "
             "differences are unpaired"
         )
+    return told
+
+
+def _other_settings(one: Incoming) -> list[str]:
+    """How the run was asked otherwise than the task whose column it joins."""
+    if one.target is None:
+        return []
+    told, source, ours = [], one.run.path.name, one.target.manifest["task"]
+    if ours["n_shots"] != one.task.n_shots:
+        told.append(
+            f"{source} has {one.task.n_shots} examples in each prompt, {one.name} has "
+            f"{ours['n_shots']}"
+        )
+    drawn = one.task.config.get("generation_kwargs") or {}
+    wanted = ours["config"].get("generation_kwargs") or {}
+    told += [
+        f"{source} has {key} {text_of(drawn.get(key))}, {one.name} has {text_of(wanted.get(key))}"
+        for key in sorted({*drawn, *wanted} if drawn else ())
+        if drawn.get(key) != wanted.get(key)
+    ]
     return told
 
 

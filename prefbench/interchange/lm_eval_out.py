@@ -188,7 +188,7 @@ def _source(manifest: Mapping[str, Any]) -> str:
     kind = str(manifest["engine"]["kind"])
     if kind != "server":
         return kind
-    return SERVED.get(manifest["settings"].get("server_api", ""), kind)
+    return SERVED.get(manifest.get("settings", {}).get("server_api", ""), kind)
 
 
 def _limit(one: Result) -> int | None:

@@ -152,6 +152,24 @@ def test_another_prompt_is_said(measured: Path, theirs: Path) -> None:
     assert any("not all checkpoints were sent the same text" in n for n in gather(measured).notes)
 
 
+def test_other_settings_than_the_tasks_are_said(measured: Path, theirs: Path) -> None:
+    def other(whole: dict[str, Any]) -> None:
+        whole["n-shot"]["demo_sums"] = 0
+        whole["configs"]["demo_sums"]["generation_kwargs"]["max_gen_toks"] = 256
+
+    assert not any("max_gen_toks" in note for note in gather(measured).notes)
+    as_ours(measured, theirs, "demo_sums")
+    assert not any("max_gen_toks" in note for note in gather(measured).notes)
+    rewrite(results_file(theirs), other)
+    done = as_ours(measured, theirs, "demo_sums")
+    notes = " ".join(gather(measured).notes)
+    assert "has max_gen_toks 256, demo_sums has 6" in notes
+    assert "has 0 examples in each prompt, demo_sums has 5" in notes
+    manifest = Store(measured, create=False).manifest(done.cell)
+    assert manifest is not None
+    assert manifest["task"]["n_shots"] == 0
+
+
 def test_without_a_task_of_ours_it_is_a_column_of_its_own(theirs: Path, tmp_path: Path) -> None:
     done = import_lm_eval([theirs], tmp_path / "new", method="DPO", name="last year")
     assert [one.task for one in done] == ["demo_facts", "demo_sums", "demo_text"]

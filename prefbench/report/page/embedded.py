@@ -15,7 +15,9 @@ from prefbench.report.page.verdicts import Kept
 from prefbench.store import Store
 
 BUDGET = 48 * 1024 * 1024
-"""Characters that all samples may take in a page where nobody says how many are wanted."""
+"""Characters that all samples may take in a page: it still opens at once."""
+LEAST = 40
+"""Characters that an answer takes at least: more items are not even looked at."""
 HEAD = 90
 """Characters of a prompt in the list of samples."""
 DIFFERS, MISSING = 1, 2
@@ -34,7 +36,12 @@ class Embedded:
 
 
 def embed(
-    store: Store, gathered: Gathered, *, labels: dict[str, str], limit: int | None
+    store: Store,
+    gathered: Gathered,
+    *,
+    labels: dict[str, str],
+    limit: int | None,
+    budget: int = BUDGET,
 ) -> tuple[list[Embedded], list[str]]:
     """The samples of everything that was asked, and what a reader must know of them.
 
@@ -43,11 +50,12 @@ def embed(
         gathered: which of them the table shows.
         labels: how the table names the checkpoints.
         limit: items of a task, the first ones; None for as many as the budget holds.
+        budget: characters that all samples may take where no limit is given.
     """
     sets = sample_sets(store, gathered, store.plans()) if limit != 0 else []
     done: list[Embedded] = []
     notes: list[str] = []
-    left = BUDGET
+    left = budget
     with Kept(store.folder / VERDICTS) as kept:
         for i, one in enumerate(sets):
             room = left // (len(sets) - i) if limit is None else None
@@ -70,6 +78,8 @@ def _embedded(
     limit: int | None,
     room: int | None,
 ) -> tuple[Embedded, Sequence[str]]:
+    if limit is None and room is not None:
+        limit = max(1, room // (LEAST * len(one.cells)))
     found = rows_of(store, kept, one, limit)
     items: list[int] = []
     heads: list[str] = []

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from prefbench.leaderboard import Gathered, Group, row_order
 from prefbench.metrics import metric_named
 from prefbench.records import ROUND_ROBIN, Checkpoint
@@ -20,7 +23,6 @@ LONG = 200
 """Characters that all prompts must begin with alike for these to be told once."""
 REPEATED = ("sum_logp_", "text_logp_", "n_tokens_", "n_bytes_", "n_texts_")
 """Quantities of pairs that the log-probs beside the texts tell already."""
-
 TOLD = ("cut", "unfinished")
 """Those that an answer's own marks tell."""
 
@@ -136,17 +138,20 @@ def rows_of(store: Store, kept: Kept, one: SampleSet, limit: int | None) -> Rows
     """Every item with its prompt, its texts and what each checkpoint gave."""
     names = tuple(one.cells)
     manifests = {name: store.manifest(cell) or {} for name, cell in one.cells.items()}
+    tables = {name: store.records(cell) for name, cell in one.cells.items()}
+    items = sorted(set().union(*(table["item"].to_pylist() for table in tables.values())))
+    there = items if limit is None else items[:limit]
+    # Of many checkpoints only what is shown is unpacked: a whole suite would take gigabytes.
+    wanted = set(there)
+    numbers = {name: _by_item(table, there) for name, table in tables.items()}
     digests = Counter(manifest["items"] for manifest in manifests.values())
-    prompts = {digest: _by_item(store.items(digest).to_pylist()) for digest in digests}
+    prompts = {digest: _by_item(store.items(digest), there) for digest in digests}
     main = digests.most_common(1)[0][0]
-    numbers = {name: _by_item(store.records(cell).to_pylist()) for name, cell in one.cells.items()}
     answers = {
-        name: {answer.item: answer for answer in store.answers(cell)}
+        name: {answer.item: answer for answer in store.answers(cell) if answer.item in wanted}
         for name, cell in one.cells.items()
     }
-    judged, notes = _judged(store, kept, one)
-    items = sorted(set().union(*answers.values()))
-    there = items if limit is None else items[:limit]
+    judged, notes = _judged(store, kept, one, there)
     shared = _shared([prompts[main][item]["prompt"] for item in there if item in prompts[main]])
     quantity, differ = _telling(one, numbers)
     config = manifests[names[0]]["task"]["config"]
@@ -154,7 +159,8 @@ def rows_of(store: Store, kept: Kept, one: SampleSet, limit: int | None) -> Rows
     def rows() -> Iterator[dict[str, Any]]:
         for item in there:
             asked = prompts[main].get(item) or next(p[item] for p in prompts.values() if item in p)
-            fields = json.loads(asked["fields"])
+            known = json.loads(asked["fields"])
+            fields = known if isinstance(known, dict) else {}
             given = [_given(answers[name].get(item), numbers[name].get(item, {})) for name in names]
             for name, told in zip(names, given, strict=True):
                 own = prompts[manifests[name]["items"]].get(item, asked)
@@ -177,8 +183,10 @@ def rows_of(store: Store, kept: Kept, one: SampleSet, limit: int | None) -> Rows
     return Rows(names, len(items), rows(), shared, differ, tuple(notes))
 
 
-def _by_item(rows: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    return {row["item"]: row for row in rows}
+def _by_item(table: pa.Table, items: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Those rows of a table that are of some items."""
+    there = pc.is_in(table["item"], value_set=pa.array(items, pa.int64()).cast(table["item"].type))
+    return {row["item"]: row for row in table.filter(there).to_pylist()}
 
 
 def _given(answer: Any, numbers: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -208,7 +216,7 @@ def _number(value: float | None) -> float | str | None:
 
 
 def _judged(
-    store: Store, kept: Kept, one: SampleSet
+    store: Store, kept: Kept, one: SampleSet, items: Sequence[int]
 ) -> tuple[dict[int, list[dict[str, Any]]], list[str]]:
     """What judges said, by item, and why some of it is not here."""
     found: dict[int, list[dict[str, Any]]] = {}
@@ -218,14 +226,13 @@ def _judged(
         told, reason = verdicts_of(store, kept, comparison.cell, names)
         if reason:
             notes[reason] = None
-        table = store.records(comparison.cell)
-        for row in table.to_pylist():
-            found.setdefault(row["item"], []).append(
+        for item, row in _by_item(store.records(comparison.cell), items).items():
+            found.setdefault(item, []).append(
                 {
                     "comparison": which,
                     "win": _number(row.get("win")),
                     "reason": row["reason"],
-                    "verdicts": told.get(row["item"], []),
+                    "verdicts": told.get(item, []),
                 }
             )
     return found, list(notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ def roles_of(config: Mapping[str, Any], fields: Mapping[str, Any], n: int) -> li
         n_chosen = len(fields["chosen"])
         return ["chosen"] * n_chosen + ["rejected"] * (n - n_chosen)
     target = _target(config, fields) if n > 1 else None
-    right = int(target) if target is not None and target.isdecimal() else None
+    right = int(target) if target is not None and re.fullmatch(r"\d{1,4}", target) else None
     return ["right" if i == right else "" for i in range(n)]
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefbench.errors import StoreError
+from pydantic import ValidationError
+
+from prefbench.errors import JudgeError, StoreError
 from prefbench.judges.judge import Ask, Unheard, Verdict, key_of
 from prefbench.judges.opening import PlannedJudge
 from prefbench.judges.panel import decide_together
@@ -117,10 +119,13 @@ def verdicts_of(
     manifest = store.manifest(cell)
     assert manifest is not None
     judging = manifest["judging"]
-    judge = _judge(judging["judge"])
-    pairs = pairs_between(
-        store, judging["answers"], judging["opponent_answers"], names=names, judge=judge
-    )
+    try:
+        judge = _judge(judging["judge"])
+        pairs = pairs_between(
+            store, judging["answers"], judging["opponent_answers"], names=names, judge=judge
+        )
+    except (ValidationError, JudgeError):  # a definition that this version does not know
+        return {}, f"the verdicts of {judging['judge']['name']} cannot be told from its manifest"
     expected = {
         row["item"]: row["win"]
         for row in store.records(cell).to_pylist()

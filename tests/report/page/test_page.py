@@ -19,10 +19,12 @@ from prefbench.judges.verdicts import Verdicts
 from prefbench.judging import VERDICTS
 from prefbench.report.collect import gather
 from prefbench.report.page.chunks import MOST, SIZE, chunked, packed
+from prefbench.report.page.embedded import embed
 from prefbench.report.page.page import write_page
 from prefbench.report.page.targets import roles_of, target_of
 from prefbench.report.page.visible import visible
 from prefbench.report.publish import report
+from prefbench.store import Store
 from tests.report.page.made import HOSTILE, Made, N, quiz, results
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
@@ -165,6 +167,16 @@ def test_samples_are_limited_and_the_page_says_so(made: Path, tmp_path: Path) ->
     assert "the first 5 of 60 items" in few.text
     assert write_page(tmp_path / "q.html", gather(made), made, samples=0, when=WHEN) == []
     assert "made without samples" in Parts(tmp_path / "q.html").text
+
+
+def test_without_a_limit_all_tasks_share_what_a_page_can_hold(made: Path) -> None:
+    gathered, store = gather(made), Store(made)
+    sets, _ = embed(store, gathered, labels={}, limit=None, budget=12_000)
+    assert [one.n_items for one in sets] == [N, N, N]
+    assert all(0 < one.n_shown <= N for one in sets)
+    assert min(one.n_shown for one in sets) < N
+    every, _ = embed(store, gathered, labels={}, limit=N, budget=12_000)
+    assert [one.n_shown for one in every] == [N, N, N]  # who asks for them gets them
 
 
 def test_equal_results_give_equal_bytes(made: Path, page: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,14 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     folder = made.write()
     with pytest.raises(InputError, match="cannot be written: Is a directory"):
         write_page(tmp_path, gather(folder), folder, when=WHEN)
+
+
+def test_a_judge_of_another_version_loses_its_verdicts_only(tmp_path: Path) -> None:
+    made, cell = judged(tmp_path, careful())
+    manifest = made.store.manifest(cell)
+    assert manifest is not None
+    manifest["judging"]["judge"]["recipe"]["of_another_version"] = 1
+    (tmp_path / "cells" / cell / "manifest.json").write_text(json.dumps(manifest))
+    assert told(made, cell) == (
+        {}, "the verdicts of careful cannot be told from its manifest"
+    )  # fmt: skip

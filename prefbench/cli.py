@@ -19,6 +19,7 @@ from prefbench.report import (
     imported,
     judges,
     publish,
+    push,
     table,
     trajectory,
     why,
@@ -481,6 +482,7 @@ app.command(epilog=why.EXAMPLES)(why.why)
 app.command(epilog=publish.EXAMPLES)(publish.report)
 app.command(cls=gate.GateCommand, epilog=gate.EXAMPLES)(gate.gate)
 app.command(epilog=trajectory.EXAMPLES)(trajectory.trajectory)
+app.command(epilog=push.EXAMPLES)(push.push)
 app.command(epilog=imported.EXAMPLES, name="import")(imported.import_)
 app.command(epilog=winrate.EXAMPLES)(winrate.winrate)
 app.add_typer(judges.judges, name="judges")

@@ -298,6 +298,7 @@ def _score_group(group: Group, members: Sequence[Measured], settings: _Settings)
                 metric.statistic,
                 metric.proportion,
                 pairs=compared and (column.shown or settings.everything),
+                in_logs=metric.exponential,
             )
             for column, (_, metric) in zip(columns, metrics, strict=True)
         ],

@@ -49,6 +49,11 @@ class Metric:
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
         return self.name.partition(".v")[0] + arrow
 
+    @property
+    def exponential(self) -> bool:
+        """Whether it is exp of a mean, whose differences are better tested in logarithms."""
+        return self.statistic is _exp_ratio
+
 
 def _ratio(sums: Array) -> Array:
     return np.asarray(sums[..., 0] / sums[..., 1])

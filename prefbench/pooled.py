@@ -163,6 +163,7 @@ def pooled_board(
             confidence=confidence,
             method="percentile",
             pairs=len(names) > 1,
+            in_logs=metric.exponential,
         )
         columns.append(one.column)
         for name, own, gap in zip(names, found.estimates, found.differences, strict=True):

@@ -55,6 +55,12 @@ class Replicates(NamedTuple):
     jackknife: Array
     """With one cluster left out, (n_clusters, ...); NaN where it was not asked for."""
 
+    def in_logs(self) -> Replicates:
+        """The logarithms of what is above 0; NaN elsewhere, and where a value is infinite."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = (np.log(part) for part in self)
+            return Replicates(*(np.where(np.isfinite(part), part, np.nan) for part in logs))
+
 
 class Resampling:
     """The bootstrap draws of one task: n_resamples times n_clusters clusters with replacement.

@@ -18,7 +18,6 @@ from prefbench.stats.bootstrap import (
     bca_interval,
     percentile_interval,
 )
-from prefbench.stats.significance import bootstrap_p
 
 Method: TypeAlias = Literal["percentile", "bca"]
 
@@ -129,11 +128,11 @@ def with_interval(
     confidence: float = 0.95,
     method: Method = "percentile",
     proportion: bool = False,
-    tested: bool = False,
+    p: float = np.nan,
 ) -> Estimate:
     """One value with the interval its replicates give; the rules are those of `estimate`.
 
-    `tested` adds the p-value that it is 0, as a difference may be.
+    `p` is kept where there is an interval.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, not {confidence}")
@@ -158,7 +157,6 @@ def with_interval(
         return Estimate(value, low, high, n, n_missing, "none")
     # A share at an end has replicates without spread, and Wilson's interval instead of them.
     se = np.nan if used == "wilson" else float(resampled.std(ddof=1))
-    p = float(bootstrap_p(value, resampled, n_clusters)) if tested else np.nan
     return Estimate(value, low, high, n, n_missing, used, se, p)
 
 

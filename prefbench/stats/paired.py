@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prefbench.errors import InputError
-from prefbench.stats.bootstrap import Array, Refit, Resampling, Statistic
+from prefbench.stats.bootstrap import Array, Refit, Replicates, Resampling, Statistic
 from prefbench.stats.estimates import Estimate, Method, alike, present, with_interval
-from prefbench.stats.significance import mcnemar
+from prefbench.stats.significance import bootstrap_p, mcnemar
 
 
 def difference(
@@ -24,6 +24,7 @@ def difference(
     confidence: float = 0.95,
     method: Method = "percentile",
     proportion: bool = False,
+    in_logs: bool = False,
 ) -> Estimate:
     """A statistic of a minus the same statistic of b, on the same items in every resample.
 
@@ -38,6 +39,8 @@ def difference(
         method: as for `estimate`.
         proportion: the statistic is a share; where items are independent and right or wrong, its
             p-value is McNemar's.
+        in_logs: the statistic is an exponential: its differences are tested in logarithms, whose
+            tails are not stretched.
 
     Returns:
         The difference; its n counts the items both have, its n_missing those either lacks, its p is
@@ -54,6 +57,7 @@ def difference(
         confidence=confidence,
         method=method,
         proportion=proportion,
+        in_logs=in_logs,
     )[0]
 
 
@@ -66,6 +70,7 @@ def differences(
     confidence: float = 0.95,
     method: Method = "percentile",
     proportion: bool = False,
+    in_logs: bool = False,
 ) -> list[Estimate]:
     """The differences of many pairs of checkpoints, columns (n_items, n_checkpoints, n_columns).
 
@@ -81,6 +86,7 @@ def differences(
         kept = resampling.only(rows)
         involved, index = np.unique(ends[members], return_inverse=True)
         replicates = kept.replicate(table[rows][:, involved], statistic, jackknife=method == "bca")
+        tested = replicates.in_logs() if in_logs else replicates
         exact = exact_p(table[rows][:, involved], kept) if proportion else None
         for member, (a, b) in zip(members, index.reshape(-1, 2), strict=True):
             value, resampled, jackknife = (part[..., a] - part[..., b] for part in replicates)
@@ -92,11 +98,17 @@ def differences(
                 n_missing=resampling.n_items - kept.n_items,
                 confidence=confidence,
                 method=method,
-                tested=True,
+                p=float(exact[a, b])
+                if exact is not None
+                else p_between(tested, a, b, kept.n_clusters),
             )
-            if exact is not None:
-                found[member] = found[member]._replace(p=float(exact[a, b]))
     return [found[member] for member in range(len(pairs))]
+
+
+def p_between(replicates: Replicates, a: int, b: int, n_clusters: int) -> float:
+    """The bootstrap's p-value that two of the checkpoints of replicates (..., k) are alike."""
+    value, resampled, _ = (part[..., a] - part[..., b] for part in replicates)
+    return float(bootstrap_p(value, resampled, n_clusters))
 
 
 def unpaired_difference(first: Estimate, second: Estimate, *, confidence: float = 0.95) -> Estimate:

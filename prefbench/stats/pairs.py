@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prefbench.stats.bootstrap import Array, Replicates
 from prefbench.stats.estimates import Estimate
@@ -63,6 +64,7 @@ def pairs_of(
     n: int,
     n_clusters: int,
     exact: Array | None = None,
+    in_logs: bool = False,
 ) -> Pairs:
     """The differences of each two checkpoints, from replicates (..., k) of their values.
 
@@ -74,7 +76,9 @@ def pairs_of(
         n: items that were resampled.
         n_clusters: clusters of these.
         exact: p-values to take instead of the bootstrap's, (k, k).
+        in_logs: differences are tested in logarithms.
     """
+    tested = replicates.in_logs() if in_logs else replicates
     values, draws = replicates.value, replicates.resampled
     k = len(values)
     differences, se, p = np.full((3, k, k), np.nan)
@@ -87,10 +91,16 @@ def pairs_of(
         # Infinite values, as of a perplexity beyond all bounds, differ by no number.
         with np.errstate(invalid="ignore", over="ignore"):
             gaps, own = draws[:, i, None] - draws[:, others], values[i] - values[others]
-            found = own, gaps.std(axis=0, ddof=1), bootstrap_p(own, gaps, n_clusters)
+            found = own, gaps.std(axis=0, ddof=1), _p(tested, i, others, n_clusters)
         for table, one in zip((differences, se, p), found, strict=True):
             table[i, others] = one
             table[others, i] = -one if table is differences else one
     if exact is not None:
         p = np.where(np.isnan(p), np.nan, exact)
     return Pairs(members, n, differences, se, p)
+
+
+def _p(replicates: Replicates, i: int, others: NDArray[np.intp], n_clusters: int) -> Array:
+    """p-values that one of the checkpoints is like others."""
+    value, draws = replicates.value, replicates.resampled
+    return bootstrap_p(value[i] - value[others], draws[:, i, None] - draws[:, others], n_clusters)

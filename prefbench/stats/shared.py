@@ -17,7 +17,7 @@ from prefbench.stats.estimates import (
     with_interval,
     without_interval,
 )
-from prefbench.stats.paired import differences, exact_p
+from prefbench.stats.paired import differences, exact_p, p_between
 from prefbench.stats.pairs import Pairs, pairs_from, pairs_of
 
 ENOUGH = 0.5
@@ -34,6 +34,8 @@ class Wanted(NamedTuple):
     proportion: bool = False
     pairs: bool = False
     """Whether each two checkpoints are to be compared."""
+    in_logs: bool = False
+    """Whether differences are tested in logarithms."""
 
 
 class Found(NamedTuple):
@@ -94,6 +96,7 @@ def estimate_all(
                 method=method,
                 exact=_exact(table[rows], wanted[i], kept),
                 pairs=wanted[i].pairs,
+                in_logs=wanted[i].in_logs,
             )
     for i, want in enumerate(wanted):
         if isinstance(want.statistic, Refit):
@@ -158,6 +161,7 @@ def found_of(
     proportion: bool = False,
     exact: Array | None = None,
     pairs: bool = False,
+    in_logs: bool = False,
 ) -> Found:
     """What replicates (..., n_checkpoints) say of each checkpoint and of its baseline.
 
@@ -171,9 +175,10 @@ def found_of(
         proportion: as for `estimate`.
         exact: p-values of each two checkpoints to take instead of the bootstrap's.
         pairs: compare each two checkpoints as well.
+        in_logs: differences are tested in logarithms.
     """
 
-    def interval(one: Replicates, *, share: bool, tested: bool) -> Estimate:
+    def interval(one: Replicates, *, share: bool = False, p: float = np.nan) -> Estimate:
         return with_interval(
             float(one.value),
             one.resampled,
@@ -183,27 +188,33 @@ def found_of(
             confidence=confidence,
             method=method,
             proportion=share,
-            tested=tested,
+            p=p,
         )
 
+    def p_of(i: int, j: int) -> float:
+        return p_between(tested, i, j, n_clusters) if exact is None else float(exact[i, j])
+
+    n_clusters = len(replicates.jackknife)
+    tested = replicates.in_logs() if in_logs else replicates
     members = range(len(replicates.value))
-    own = [interval(_member(replicates, i), share=proportion, tested=False) for i in members]
+    own = [interval(_member(replicates, i), share=proportion) for i in members]
     gaps = [
         None
         if baseline is None or i == baseline
-        else interval(_gap(replicates, i, baseline), share=False, tested=True)
+        else interval(_gap(replicates, i, baseline), p=p_of(i, baseline))
         for i in members
     ]
-    if exact is not None and baseline is not None:
-        gaps = [gap and gap._replace(p=float(exact[i, baseline])) for i, gap in enumerate(gaps)]
     if not pairs:
         return Found(own, gaps)
-    n_clusters = len(replicates.jackknife)
-    return Found(
-        own,
-        gaps,
-        pairs_of(replicates, members=tuple(members), n=n, n_clusters=n_clusters, exact=exact),
+    compared = pairs_of(
+        replicates,
+        members=tuple(members),
+        n=n,
+        n_clusters=n_clusters,
+        exact=exact,
+        in_logs=in_logs,
     )
+    return Found(own, gaps, compared)
 
 
 def _member(replicates: Replicates, i: int) -> Replicates:
@@ -244,6 +255,7 @@ def _one(
             confidence=confidence,
             method=method,
             proportion=want.proportion,
+            in_logs=want.in_logs,
         )
         for i, gap in zip(others, told, strict=True):
             gaps[i] = gap
@@ -270,6 +282,7 @@ def _pairs_where_items_differ(columns: Array, want: Wanted, resampling: Resampli
             want.statistic,
             resampling=resampling,
             proportion=want.proportion,
+            in_logs=want.in_logs,
         )
         return pairs_from(members, twos, gaps)
     rows = np.asarray(there[:, members].all(axis=1))
@@ -280,4 +293,5 @@ def _pairs_where_items_differ(columns: Array, want: Wanted, resampling: Resampli
         n=kept.n_items,
         n_clusters=kept.n_clusters,
         exact=exact_p(common, kept) if want.proportion else None,
+        in_logs=want.in_logs,
     )

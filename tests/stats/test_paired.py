@@ -117,3 +117,40 @@ def test_no_pairs_no_differences(checkpoints, resampling):
 def test_message(checkpoints, resampling):
     with pytest.raises(InputError, match=r"\(120, 2\) and b \(119, 2\): give both every item"):
         difference(checkpoints[:, 0], checkpoints[1:, 1], mean, resampling=resampling)
+
+
+def test_a_perplexity_of_heavy_tails_is_told_apart_in_logarithms():
+    """The counted share is the same; the fitted tail is no longer stretched by the exponential."""
+    rng = np.random.default_rng(5)
+    spread = rng.normal(2.0, 2.5, 200)
+    columns = np.stack(
+        [np.stack([-(spread + shift), np.ones(200)], axis=1) for shift in (0.0, 0.35)], axis=1
+    )
+    columns[:, 1, 0] += rng.normal(0, 0.6, 200)
+
+    def perplexity(sums):
+        return np.exp(-sums[..., 0] / sums[..., 1])
+
+    draws = Resampling(np.arange(200), n_resamples=2000, seed=0)
+    plain, logs = (
+        differences(columns, [(0, 1)], perplexity, resampling=draws, in_logs=in_logs)[0]
+        for in_logs in (False, True)
+    )
+    assert plain[:6] == logs[:6]
+    assert logs.p < plain.p / 10
+
+
+def test_logarithms_change_no_p_value_that_is_counted():
+    rng = np.random.default_rng(6)
+    columns = np.stack([-rng.gamma(2, 1, (80, 2)), np.ones((80, 2))], axis=-1)
+    draws = Resampling(np.arange(80), n_resamples=2000, seed=0)
+
+    def perplexity(sums):
+        return np.exp(-sums[..., 0] / sums[..., 1])
+
+    plain, logs = (
+        differences(columns, [(0, 1)], perplexity, resampling=draws, in_logs=in_logs)[0]
+        for in_logs in (False, True)
+    )
+    assert plain == logs
+    assert plain.p > 0.01

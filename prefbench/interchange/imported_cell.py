@@ -214,6 +214,7 @@ def _manifest(one: Incoming, items: str, n_rows: int) -> dict[str, Any]:
             "source": one.run.path.name,
             "sha256": one.run.sha256,
             "lm_eval": one.run.lm_eval,
+            "model_args": one.run.config.get("model_args"),
             "metrics": {name: dataclasses.asdict(each) for name, each in one.aggregates.items()},
         },
     }

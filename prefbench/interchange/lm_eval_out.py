@@ -122,6 +122,7 @@ def _whole(
         "prefbench_version": common([_version(one, "prefbench") for one in manifests]),
         "max_length": common([one["engine"].get("max_length") for one in manifests]),
         "task_hashes": {key: one.task_hash for key, one in written.items() if one.hashes},
+        "prefbench_fingerprint": row.fingerprint or None,
         "model_source": _execution(members)["model"],
         "model_name": row.name,
         "model_name_sanitized": folder,
@@ -165,17 +166,18 @@ def _config(key: str, one: Result, written: Written) -> dict[str, Any]:
 def _execution(members: Sequence[Result]) -> dict[str, Any]:
     """What ran, and how."""
     row, manifests = members[0].row, [one.manifest for one in members]
-    arguments = {"pretrained": str(row.path)}
-    if row.adapter:
-        arguments = {"pretrained": str(row.base), "peft": str(row.path)}
     dtype = common([one["identity"].get("dtype") for one in manifests])
+    arguments: Any = {"pretrained": str(row.path)} | ({"dtype": dtype} if dtype else {})
+    if row.adapter:
+        arguments |= {"pretrained": str(row.base), "peft": str(row.path)}
+    if all("imported" in one for one in manifests):  # the row's path is no place of weights
+        arguments = common([one["imported"].get("model_args") for one in manifests]) or {}
     shot_seeds = [one.get("shot_seed") for one in manifests]
     return {
         "model": ", ".join(sorted({_source(one) for one in manifests})),
-        "model_args": arguments | ({"dtype": dtype} if dtype else {}),
+        "model_args": arguments,
         "model_num_parameters": row.n_parameters,
         "model_dtype": dtype,
-        "model_sha": row.fingerprint or None,
         "batch_size": None,
         "device": common([one["engine"].get("device") for one in manifests]),
         "limit": common([_limit(one) for one in members]),
@@ -185,7 +187,7 @@ def _execution(members: Sequence[Result]) -> dict[str, Any]:
 
 
 def _source(manifest: Mapping[str, Any]) -> str:
-    kind = str(manifest["engine"]["kind"])
+    kind = str(manifest["engine"]["kind"]).removeprefix("lm-eval ")
     if kind != "server":
         return kind
     return SERVED.get(manifest.get("settings", {}).get("server_api", ""), kind)

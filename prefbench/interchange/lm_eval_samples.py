@@ -204,18 +204,28 @@ def _restored(one: Result) -> dict[str, Any] | None:
     for place in (config, *steps):
         for key in WHERE_FUNCTIONS_STAND:
             value = place.get(key)
-            if isinstance(value, str) and _FUNCTION.fullmatch(value):
-                function = _same_function(value, one)
-                if function is None:
-                    return None
-                place[key] = function
+            if not isinstance(value, str) or not _is_code(key, value):
+                continue
+            function = _same_function(value, one)
+            if function is None:
+                return None
+            place[key] = function
     return config
+
+
+def _is_code(key: str, value: str) -> bool:
+    """Whether a setting is what JSON has left of a function: its name, or its code."""
+    if key == "filter_fn" or _FUNCTION.fullmatch(value):
+        return True
+    return value.lstrip().startswith(("def ", "lambda", "@", "<function", "functools.partial"))
 
 
 def _same_function(told: str, one: Result) -> Function | None:
     """The function of a manifest, if its code here is what it was there."""
     from prefbench.tasks import Function, tasks_folder
 
+    if not _FUNCTION.fullmatch(told):
+        return None
     name, _, code = told.partition(":")
     function = Function(name, tasks_folder())
     if name.startswith("prefbench.") and code and function.source == told:

@@ -186,14 +186,21 @@ def metrics_of(
     return metrics
 
 
-def metric_named(name: str) -> Metric:
-    """The metric that a recipe's name stands for, where nothing was measured yet."""
+def metric_named(name: str, higher_is_better: Mapping[str, bool] | None = None) -> Metric:
+    """The metric that a recipe's name stands for, where there are no items that would tell.
+
+    Args:
+        name: of the metric.
+        higher_is_better: lm-eval's direction of its own metrics; None is up.
+    """
     ours = {**PAIR_METRICS, **COMPARISON_METRICS}
     if name in ours:
         return ours[name]
     if name in _WEIGHTED:
         return metrics_of([f"{name}.value", f"{name}.weight"], {name: False})[name]
-    return metrics_of([name], {name.partition(",")[0].partition(BEST_OF)[0]: True})[name]
+    if higher_is_better is None:
+        higher_is_better = {name.partition(",")[0].partition(BEST_OF)[0]: True}
+    return metrics_of([name], higher_is_better)[name]
 
 
 def _given(metrics: Mapping[str, Metric], quantities: Collection[str]) -> dict[str, Metric]:

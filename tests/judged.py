@@ -27,6 +27,7 @@ import yaml
 from filelock import FileLock
 
 import prefbench.judges.chat
+from prefbench.boards.shown import show
 from prefbench.cells import Settings
 from prefbench.client import Endpoint
 from prefbench.comparisons import Judging
@@ -34,7 +35,6 @@ from prefbench.foresight import Foresight, foresee
 from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
 from prefbench.runner import Outcome, plan_run, run
-from prefbench.shown import show
 from prefbench.store import Store
 from tests.misbehaving import Misbehaving
 

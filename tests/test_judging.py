@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import prefbench.engines
 import prefbench.judges.chat
 import prefbench.judging
+from prefbench.boards.shown import show
 from prefbench.cells import Settings
 from prefbench.cli import app
 from prefbench.judges.prompts import shown
@@ -27,7 +28,6 @@ from prefbench.judging import VERDICTS
 from prefbench.listener import Listener
 from prefbench.report.collect import collect
 from prefbench.report.tables import rows_of
-from prefbench.shown import show
 from prefbench.stats.ranking import davidson
 from prefbench.store import Cell, Store
 from tests.judged import (

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prefbench.boards.shown import show
 from prefbench.errors import InputError
-from prefbench.leaderboard import Group, Measured, build_board, find_baseline, row_order
+from prefbench.leaderboard import Group, Measured, find_baseline, row_order
 from prefbench.records import Checkpoint
-from prefbench.shown import show
+from tests.boards.made import build_board
 
 RNG = np.random.default_rng(0)
 N = 60

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prefbench.cells import Settings, find, in_units, plan_cells, plan_tasks
+from prefbench.boards.scored import board_of
+from prefbench.cells import find, in_units, plan_cells, plan_tasks
 from prefbench.errors import InputError
-from prefbench.leaderboard import board_of
 from prefbench.measures.answers import plan, seed_of
 from prefbench.report.collect import collect, gather
 from prefbench.report.tables import render
@@ -113,5 +113,3 @@ def test_noise_is_the_largest_gap_of_a_checkpoint_to_itself(
     )
     column = next(column for column in board.columns if column.metric.name == "acc_norm")
     assert board.noise[column.key] == pytest.approx(abs(2 * value - 1))
-
-

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 import prefbench.engines
 import prefbench.measures.requests
+from prefbench.boards.shown import show
 from prefbench.cells import Settings, find, plan_cells, plan_tasks
 from prefbench.engines.hf import HFEngine
 from prefbench.errors import DataError, InputError, TaskError
 from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
 from prefbench.runner import Listener, Outcome, run
-from prefbench.shown import show
 from prefbench.store import Cell, Store
 
 FEW = Settings(limit=6, batch_size=4)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from prefbench.boards.scored import board_of
 from prefbench.errors import InputError
-from prefbench.leaderboard import Board, Gathered, Group, Measured, board_of
+from prefbench.leaderboard import Board, Gathered, Group, Measured
 from prefbench.records import ROUND_ROBIN, Checkpoint
 from prefbench.report.round_robin import ranked
 from prefbench.stats.estimates import Estimate, Method
@@ -233,9 +234,10 @@ def _given(manifest: Mapping[str, Any]) -> dict[str, Estimate]:
     """The values that an imported file gives without items."""
     found = {}
     for name, told in manifest.get("imported", {}).get("metrics", {}).items():
-        value, se = told["value"], np.nan if told["se"] is None else told["se"]
-        low, high = value - 1.959964 * se, value + 1.959964 * se
-        found[name] = Estimate(value, low, high, told["n"] or 0, method="imported", se=se)
+        se = np.nan if told["se"] is None else told["se"]
+        found[name] = Estimate(
+            told["value"], np.nan, np.nan, told["n"] or 0, method="imported", se=se
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from prefbench.contrasts import Contrast
+    from prefbench.boards.contrasts import Contrast
     from prefbench.stats.corrections import Correction
 
 EXAMPLES = (
@@ -67,10 +67,10 @@ def compare(
     interquartile mean of their differences to the baseline, each in standard deviations of an
     item's difference; rows of one method and step that differ in their seed are one row.
     """
-    from prefbench.contrasts import contrast
+    from prefbench.boards.contrasts import contrast
+    from prefbench.boards.summary import summary_board
     from prefbench.report.collect import gather
     from prefbench.report.tables import render, terminal_width
-    from prefbench.summary import summary_board
 
     gathered = gather(results, tasks=task)
     columns = width or terminal_width()

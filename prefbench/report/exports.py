@@ -110,8 +110,8 @@ def _held(results: Path, tasks: Sequence[str], baseline: str | None, notice: Not
         StoreError: the directory has no readable results.
         InputError: a task or the baseline is unknown, or nothing is measured.
     """
+    from prefbench.boards.scored import board_of
     from prefbench.interchange.exported import results_of
-    from prefbench.leaderboard import board_of
     from prefbench.store import Store
 
     gathered = gather(results, tasks=tasks)

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from prefbench.errors import PrefbenchError
 
 if TYPE_CHECKING:
-    from prefbench.gating import Gate
+    from prefbench.gate.gating import Gate
 
 ERROR = 3
 """Exit code of whatever kept a verdict from being found."""
@@ -97,14 +97,14 @@ def gate(
 
 
 def _judge(policy: Path, results: Path, baseline: str | None, against: Path | None) -> Gate:
-    from prefbench.gating import gate as judge
-    from prefbench.policies import read_policy
+    from prefbench.gate.gating import gate as judge
+    from prefbench.gate.policies import read_policy
     from prefbench.report.collect import gather
 
     asked = read_policy(policy)
     gathered = gather(results)
     if against is not None:
-        from prefbench.elsewhere import with_baseline
+        from prefbench.gate.elsewhere import with_baseline
         from prefbench.store import Store
 
         gathered, baseline = with_baseline(
@@ -119,7 +119,7 @@ def _judge(policy: Path, results: Path, baseline: str | None, against: Path | No
 
 def _write(file: Path, found: Gate) -> None:
     from prefbench.errors import InputError
-    from prefbench.report.continuous import as_junit
+    from prefbench.report.gate_ci import as_junit
 
     try:
         file.write_text(as_junit(found), encoding="utf-8")
@@ -128,8 +128,8 @@ def _write(file: Path, found: Gate) -> None:
 
 
 def _shown(found: Gate, *, json_: bool, github: bool) -> str:
-    from prefbench.report.continuous import as_github, without_commands
-    from prefbench.report.verdicts import as_json, as_text
+    from prefbench.report.gate_ci import as_github, without_commands
+    from prefbench.report.gate_text import as_json, as_text
 
     text = as_json(found) if json_ else as_text(found)
     if not github:
@@ -141,7 +141,7 @@ def _shown(found: Gate, *, json_: bool, github: bool) -> str:
 
 def _summarise(found: Gate) -> None:
     """Adds to the page that GitHub shows of a run; that it cannot must not hide the verdict."""
-    from prefbench.report.verdicts import as_markdown
+    from prefbench.report.gate_text import as_markdown
 
     if named := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:

@@ -13,7 +13,7 @@ from prefbench.leaderboard import Column
 from prefbench.records import Checkpoint
 from prefbench.report.layout import blocks_of, escaped, padded, plain, safe_cell, width_of
 from prefbench.report.tables import written
-from prefbench.trajectory import Selected, Trajectory
+from prefbench.steps.trajectory import Selected, Trajectory
 
 MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
 BARS = "▁▂▃▄▅▆▇█"

@@ -106,14 +106,14 @@ def table(
         files = EXPORTS[form.value](results, out, tasks=task, baseline=baseline)
         print("\n".join(map(str, files)))
         return
-    from prefbench.leaderboard import board_of
-    from prefbench.pooled import pooled_board
-    from prefbench.report.caption import conditions_of
+    from prefbench.boards.pooled import pooled_board
+    from prefbench.boards.scored import board_of
+    from prefbench.boards.shown import show
     from prefbench.report.collect import gather
-    from prefbench.report.fragment import fragment
-    from prefbench.report.latex import latex
+    from prefbench.report.paper.caption import conditions_of
+    from prefbench.report.paper.fragment import fragment
+    from prefbench.report.paper.latex import latex
     from prefbench.report.tables import render, terminal_width
-    from prefbench.shown import show
 
     gathered = gather(results, tasks=task)
     if pool_seeds and interval is Interval.bca:

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prefbench.boards.shown import Shown, show
 from prefbench.errors import InputError
 from prefbench.leaderboard import Board, Column, Group
 from prefbench.metrics import Metric
 from prefbench.records import METHODS, Checkpoint
 from prefbench.report.layout import blocks_of, escaped, padded, plain, safe_cell, width_of
-from prefbench.shown import Shown, show
 from prefbench.stats.corrections import Correction
 from prefbench.stats.estimates import Estimate
 from prefbench.stats.winrate import FEWEST

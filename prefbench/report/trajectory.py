@@ -57,7 +57,7 @@ def trajectory(
     from prefbench.errors import InputError
     from prefbench.report.collect import gather
     from prefbench.report.steps import STYLES
-    from prefbench.trajectory import trajectory as follow
+    from prefbench.steps.trajectory import trajectory as follow
 
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, not {confidence}")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from prefbench.report.again import Again
-    from prefbench.report.behind import Behind
-    from prefbench.report.samples import Sample
+    from prefbench.report.explain.again import Again
+    from prefbench.report.explain.behind import Behind
+    from prefbench.report.explain.samples import Sample
 
 EXAMPLES = (
     "Examples: prefbench why dpo demo_arithmetic · "
@@ -67,10 +67,10 @@ def why(
     the difference to the baseline stands alone here, not corrected for others beside it.
     """
     from prefbench.errors import InputError
-    from prefbench.report.again import again
-    from prefbench.report.behind import look_up
-    from prefbench.report.explained import as_text
-    from prefbench.report.samples import samples_of
+    from prefbench.report.explain.again import again
+    from prefbench.report.explain.behind import look_up
+    from prefbench.report.explain.explained import as_text
+    from prefbench.report.explain.samples import samples_of
 
     if samples < 0:
         raise InputError(f"--samples is a number of items, not {samples}")

@@ -118,6 +118,12 @@ def without_interval(estimate: Estimate) -> Estimate:
     return estimate._replace(low=np.nan, high=np.nan, method="none", se=np.nan, p=np.nan)
 
 
+def with_normal_interval(estimate: Estimate, *, confidence: float) -> Estimate:
+    """A value with the interval that its standard error gives; none where that is unknown."""
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * estimate.se
+    return estimate._replace(low=estimate.value - reach, high=estimate.value + reach)
+
+
 def with_interval(
     value: float,
     resampled: Array,

@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike
 
 from prefbench.errors import InputError
 from prefbench.stats.bootstrap import Array, Refit, Replicates, Resampling, Statistic
-from prefbench.stats.estimates import Estimate, Method, alike, present, with_interval
+from prefbench.stats.estimates import (
+    Estimate,
+    Method,
+    alike,
+    present,
+    with_interval,
+    with_normal_interval,
+)
 from prefbench.stats.significance import bootstrap_p, mcnemar
 
 
@@ -116,16 +123,18 @@ def unpaired_difference(first: Estimate, second: Estimate, *, confidence: float 
 
     NaN bounds and p-value where a standard error is unknown. The interval is the normal one.
     """
-    gap = first.value - second.value
-    se = math.hypot(first.se, second.se)
-    normal = NormalDist()
-    reach = normal.inv_cdf((1 + confidence) / 2) * se
-    if not se > 0:
-        se = reach = math.nan
-    p = 2 * normal.cdf(-abs(gap) / se) if se > 0 else math.nan
-    return Estimate(
-        gap, gap - reach, gap + reach, min(first.n, second.n), method="unpaired", se=se, p=p
+    value, se = first.value - second.value, math.hypot(first.se, second.se)
+    p = 2 * NormalDist().cdf(-abs(value) / se) if se > 0 else math.nan
+    gap = Estimate(
+        value,
+        math.nan,
+        math.nan,
+        min(first.n, second.n),
+        method="unpaired",
+        se=se if se > 0 else math.nan,
+        p=p,
     )
+    return with_normal_interval(gap, confidence=confidence)
 
 
 def exact_p(columns: Array, resampling: Resampling) -> Array | None:

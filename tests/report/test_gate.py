@@ -13,14 +13,14 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from prefbench.checks import Check
-from prefbench.gating import Gate, Verdict
+from prefbench.gate.checks import Check
+from prefbench.gate.gating import Gate, Verdict
+from prefbench.gate.policies import Amount
 from prefbench.leaderboard import Group
 from prefbench.metrics import metric_named
-from prefbench.policies import Amount
-from prefbench.report.continuous import as_github, as_junit, without_commands
 from prefbench.report.gate import EXAMPLES, GateCommand, gate
-from prefbench.report.verdicts import as_json, as_markdown, as_text, moved, sentence_of
+from prefbench.report.gate_ci import as_github, as_junit, without_commands
+from prefbench.report.gate_text import as_json, as_markdown, as_text, moved, sentence_of
 from prefbench.store import Store, _write_json, _write_table
 
 HOSTILE = (

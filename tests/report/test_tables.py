@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from prefbench.errors import InputError
-from prefbench.leaderboard import Board, Group, Measured, build_board
+from prefbench.leaderboard import Board, Group, Measured
 from prefbench.metrics import Metric, metric_named
 from prefbench.records import Checkpoint
 from prefbench.report.tables import STYLES, plain, render, written
 from prefbench.stats.estimates import Estimate
+from tests.boards.made import build_board
 
 HOSTILE = "evil\x1b[31m|`<script>alert(1)</script>\u202e"
 

@@ -17,7 +17,7 @@ from prefbench.records import Checkpoint
 from prefbench.report.steps import STYLES, sentences_of, sparkline
 from prefbench.report.trajectory import EXAMPLES
 from prefbench.report.trajectory import trajectory as verb
-from prefbench.trajectory import Trajectory, trajectory
+from prefbench.steps.trajectory import Trajectory, trajectory
 
 HOSTILE = "evil\x1b[31m|`<script>alert(1)</script>\u202e=1+1"
 N = 100

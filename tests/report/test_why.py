@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 import prefbench.cli
 from prefbench.errors import InputError
-from prefbench.report.again import _quoted, again
-from prefbench.report.behind import look_up, values_of
 from prefbench.report.collect import collect
-from prefbench.report.explained import as_text
-from prefbench.report.samples import samples_of
+from prefbench.report.explain.again import _quoted, again
+from prefbench.report.explain.behind import look_up, values_of
+from prefbench.report.explain.explained import as_text
+from prefbench.report.explain.samples import samples_of
 from prefbench.report.why import EXAMPLES, as_json, why
 from prefbench.stats.bootstrap import Resampling
 from prefbench.stats.estimates import estimate

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from prefbench.leaderboard import Board, Group, Measured, build_board
+from prefbench.leaderboard import Board, Group, Measured
 from prefbench.records import Checkpoint
 from prefbench.trackers.curves import Curve, curves_of
+from tests.boards.made import build_board
 
 EVIL = "evil\x1b[31m/../\u202e<script>"
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Board, Gathered, Group
 from prefbench.records import Checkpoint
 from prefbench.report.figures.ellipses import ellipse, replicates
@@ -35,7 +36,6 @@ from prefbench.report.figures.sheet import (
     ticks_of_log,
 )
 from prefbench.report.figures.wording import SIZE, fitted, said, width_of
-from prefbench.shown import Shown
 from prefbench.stats.bootstrap import Array
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.46, 0.08, 0.22, 0.38

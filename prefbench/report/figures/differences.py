@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Column, Gathered
 from prefbench.metrics import BEST_OF
 from prefbench.records import Checkpoint
@@ -12,7 +13,6 @@ from prefbench.report.figures.dots import Dots, chart, in_lines, numbered
 from prefbench.report.figures.rows import finals, labels_of, left_out
 from prefbench.report.figures.sheet import COLUMN, SPREAD, Drawn, level
 from prefbench.report.figures.wording import said
-from prefbench.shown import Shown
 from prefbench.stats.estimates import Estimate
 
 _ACCURACIES = ("acc", "acc_norm", "acc_bytes", "exact_match")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prefbench.boards.scored import board_of
+from prefbench.boards.shown import Shown, show
 from prefbench.errors import InputError
-from prefbench.leaderboard import Gathered, board_of
+from prefbench.leaderboard import Gathered
 from prefbench.report.collect import gather
 from prefbench.report.figures.agility import perplexity_and_agility
 from prefbench.report.figures.differences import accuracies, forest
 from prefbench.report.figures.sheet import FORMATS, Drawn, save, typeset
 from prefbench.report.figures.steps import trajectories
 from prefbench.report.figures.winrates import win_rates
-from prefbench.shown import Shown, show
 from prefbench.stats.corrections import Correction
 
 FAMILIES: tuple[Callable[[Gathered, Shown], Drawn], ...] = (

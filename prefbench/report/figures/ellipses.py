@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prefbench.aligned import align
+from prefbench.boards.aligned import align
 from prefbench.leaderboard import Gathered, Group
 from prefbench.metrics import PAIR_METRICS
 from prefbench.stats.bootstrap import Array

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Board, Column, Gathered
 from prefbench.records import METHODS
 from prefbench.report.figures.dots import numbered, pages
@@ -32,7 +33,6 @@ from prefbench.report.figures.sheet import (
     ticks_of_log,
 )
 from prefbench.report.figures.wording import fitted, lines_of, names_told_apart, said, width_of
-from prefbench.shown import Shown
 from prefbench.stats.estimates import Estimate
 
 _LEFT, _RIGHT, _BELOW, _TITLE = 0.4, 0.08, 0.3, 0.125

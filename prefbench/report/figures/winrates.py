@@ -6,13 +6,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Board, Column, Gathered
 from prefbench.records import Checkpoint
 from prefbench.report.figures.dots import Dots, chart, numbered, span_of
 from prefbench.report.figures.rows import finals, labels_of, left_out
 from prefbench.report.figures.sheet import COLUMN, Drawn, level
 from prefbench.report.figures.wording import said
-from prefbench.shown import Shown
 from prefbench.stats.estimates import Estimate
 
 _TITLES = {"win_rate.v1": "win rate ↑", "lc_win_rate.v1": "at equal length ↑"}

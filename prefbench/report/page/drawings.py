@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from prefbench.boards.shown import Shown
 from prefbench.report.page.intervals import accuracies, forests, rates
 from prefbench.report.page.scatter import scatters
 from prefbench.report.page.sheets import Figure
 from prefbench.report.page.steps import trajectories
-from prefbench.shown import Shown
 
 
 def figures_of(shown: Shown) -> list[Figure]:

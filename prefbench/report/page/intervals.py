@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Column
 from prefbench.metrics import Metric
 from prefbench.records import Checkpoint
@@ -28,7 +29,6 @@ from prefbench.report.page.sheets import (
 from prefbench.report.page.svg import Axis, axis, element
 from prefbench.report.page.table import signed
 from prefbench.report.tables import figure, label
-from prefbench.shown import Shown
 
 LINE = 17.0
 """Height of a row, in pixels."""

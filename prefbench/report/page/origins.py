@@ -10,12 +10,12 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Gathered, Group
 from prefbench.records import ROUND_ROBIN
 from prefbench.report.page.samples import robin
 from prefbench.report.page.table import against
 from prefbench.report.tables import label
-from prefbench.shown import Shown
 from prefbench.store import Store
 
 

@@ -14,8 +14,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from prefbench import __version__
+from prefbench.boards.scored import board_of
+from prefbench.boards.shown import Shown, show
 from prefbench.errors import InputError, PrefbenchError
-from prefbench.leaderboard import Gathered, board_of
+from prefbench.leaderboard import Gathered
 from prefbench.report.page.drawings import figures_of
 from prefbench.report.page.embedded import embed
 from prefbench.report.page.looks import class_of, mark, method_of, style_of
@@ -25,7 +27,6 @@ from prefbench.report.page.svg import element
 from prefbench.report.page.table import CORRECTIONS, table_of
 from prefbench.report.page.visible import visible
 from prefbench.report.tables import label
-from prefbench.shown import Shown, show
 from prefbench.stats.corrections import Correction
 from prefbench.store import Store
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prefbench.boards.shown import Shown
 from prefbench.report.page.table import against
 from prefbench.report.tables import FEW, label
-from prefbench.shown import Shown
 from prefbench.stats.winrate import FEWEST
 
 

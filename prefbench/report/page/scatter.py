@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from markupsafe import Markup
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Column
 from prefbench.report.figures.labels import Box, nearest, place
 from prefbench.report.page.looks import class_of, mark, method_of
@@ -28,7 +29,6 @@ from prefbench.report.page.sheets import (
 )
 from prefbench.report.page.svg import Axis, axis, element
 from prefbench.report.tables import label
-from prefbench.shown import Shown
 from prefbench.stats.bootstrap import Array
 from prefbench.stats.estimates import Estimate
 

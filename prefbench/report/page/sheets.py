@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from markupsafe import Markup, escape
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Column, Group
 from prefbench.metrics import Metric
 from prefbench.records import Checkpoint
@@ -15,7 +16,6 @@ from prefbench.report.page.svg import Axis, element, joined
 from prefbench.report.page.table import against, details_of, signed
 from prefbench.report.page.visible import visible
 from prefbench.report.tables import figure
-from prefbench.shown import Shown
 
 WIDTH = 380.0
 """Of a figure, in pixels where the page gives it all the room it wants."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Column
 from prefbench.metrics import Metric
 from prefbench.provenance import run_folder
@@ -24,7 +25,6 @@ from prefbench.report.page.sheets import (
     tooltip,
 )
 from prefbench.report.page.svg import Axis, axis, element
-from prefbench.shown import Shown
 
 
 def trajectories(shown: Shown) -> Iterator[Figure]:

@@ -9,13 +9,13 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
+from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Column, Entry, Group
 from prefbench.metrics import Metric
 from prefbench.records import Checkpoint
 from prefbench.report.page.svg import Axis, axis, element
 from prefbench.report.page.visible import visible
 from prefbench.report.tables import FEW, figure, label
-from prefbench.shown import Shown
 from prefbench.stats.estimates import Estimate
 
 WIDTH, HEIGHT = 112.0, 9.0

@@ -18,13 +18,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.text import Text
 
+from prefbench.boards.scored import board_of
+from prefbench.boards.shown import Shown, show
 from prefbench.errors import InputError
-from prefbench.leaderboard import board_of
 from prefbench.report.collect import gather
 from prefbench.report.figures.draw import draw_figures, figures_of
 from prefbench.report.figures.palette import colour_of
 from prefbench.report.figures.sheet import COLUMN, SPREAD, TALLEST, Drawn, typeset
-from prefbench.shown import Shown, show
 from prefbench.stats.estimates import Estimate
 from tests.report.figures.made_up import HOSTILE, PAIRS, TRAINING, ZOO, Point, make_up
 

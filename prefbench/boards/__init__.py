@@ -1,0 +1,1 @@
+"""The leaderboard scored, and what is made of it."""

@@ -1,0 +1,1 @@
+"""Whether checkpoints lost more than a policy allows."""

@@ -1,0 +1,1 @@
+"""The table for a paper, and for a page that exists."""

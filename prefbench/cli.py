@@ -25,6 +25,15 @@ from prefbench.report import (
     why,
     winrate,
 )
+from prefbench.report.options import (
+    Baseline,
+    Form,
+    Interval,
+    IntervalMethod,
+    Mirrors,
+    Results,
+    TableForm,
+)
 
 if TYPE_CHECKING:
     from prefbench.cells import Settings
@@ -66,32 +75,11 @@ class JudgeMode(StrEnum):
     batch = "batch"
 
 
-class Interval(StrEnum):
-    percentile = "percentile"
-    bca = "bca"
-
-
-class Format(StrEnum):
-    text = "text"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
-
-
-Results = Annotated[Path, typer.Option("--results", "-r", help="Where results are kept.")]
-Mirrors = Annotated[
-    list[Path],
-    typer.Option("--mirror", help="Local directory with data sets; may be given several times."),
-]
 Folders = Annotated[
     list[Path], typer.Option("--task-folder", help="Folder with task YAML files of your own.")
 ]
 JudgeFolders = Annotated[
     list[Path], typer.Option("--judge-folder", help="Folder with judge YAML files of your own.")
-]
-Baseline = Annotated[
-    str | None,
-    typer.Option(help="Row or method that differences are taken to. Default: the one SFT."),
 ]
 AllowPickle = Annotated[
     bool,
@@ -249,8 +237,8 @@ def run(
     mirror: Mirrors = [],  # noqa: B006
     task_folder: Folders = [],  # noqa: B006
     baseline: Baseline = None,
-    interval: Annotated[Interval, typer.Option(help="Bootstrap interval.")] = Interval.percentile,
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
+    interval: Interval = IntervalMethod.percentile,
+    format_: TableForm = Form.text,
     allow_pickle: AllowPickle = False,
     trust_remote_code: RemoteCode = False,
 ) -> None:
@@ -436,7 +424,7 @@ def demo(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the made-up world and of training.")] = 0,
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
+    format_: TableForm = Form.text,
 ) -> None:
     """Train eight small checkpoints in a made-up world, measure them, show the table.
 

@@ -7,15 +7,26 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from prefbench.report.options import (
+    Confidence,
+    Correction,
+    Corrections,
+    Everything,
+    Form,
+    OnlyTasks,
+    Results,
+    TableForm,
+    Width,
+)
+
 if TYPE_CHECKING:
     from prefbench.boards.contrasts import Contrast
-    from prefbench.stats.corrections import Correction
+    from prefbench.stats import corrections
 
 EXAMPLES = (
     "Examples: prefbench compare dpo dpop · prefbench compare dpo ipo sft --task gsm8k_5shot · "
@@ -23,43 +34,21 @@ EXAMPLES = (
 )
 
 
-class Corrections(StrEnum):
-    holm = "holm"
-    bh = "bh"
-    none = "none"
-
-
-class Form(StrEnum):
-    text = "text"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
-
-
 def compare(
     rows: Annotated[
         list[str] | None,
         typer.Argument(help="Rows, or methods that one row has; none: a summary over all tasks."),
     ] = None,
-    results: Annotated[
-        Path, typer.Option("--results", "-r", help="Where results are kept.")
-    ] = Path("results"),
-    task: Annotated[
-        list[str], typer.Option("--task", help="Only this task; several may be given.")
-    ] = [],  # noqa: B006  # typer's way
+    results: Results = Path("results"),
+    task: OnlyTasks = [],  # noqa: B006  # typer's way
     baseline: Annotated[
         str | None, typer.Option(help="Of the summary: row that differences are taken to.")
     ] = None,
-    correction: Annotated[
-        Corrections,
-        typer.Option(help="For the number of comparisons: Holm, Benjamini and Hochberg, none."),
-    ] = Corrections.holm,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
-    everything: Annotated[
-        bool, typer.Option("--all", help="All metrics, not the main ones.")
-    ] = False,
-    form: Annotated[Form, typer.Option("--format", help="Of the table.")] = Form.text,
-    width: Annotated[int | None, typer.Option(help="Of a text table, in characters.")] = None,
+    correction: Correction = Corrections.holm,
+    confidence: Confidence = 0.95,
+    everything: Everything = False,
+    form: TableForm = Form.text,
+    width: Width = None,
 ) -> None:
     """How rows differ, on the same items: difference, interval, corrected p, items it would take.
 
@@ -89,7 +78,7 @@ class Told(NamedTuple):
     """Contrasts, and how they were corrected."""
 
     contrasts: tuple[Contrast, ...]
-    correction: Correction
+    correction: corrections.Correction
     confidence: float
 
 

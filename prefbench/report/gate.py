@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from prefbench.errors import PrefbenchError
+from prefbench.report.options import ResultsFolder
 
 if TYPE_CHECKING:
     from prefbench.gate.gating import Gate
@@ -50,7 +51,7 @@ def gate(
     policy: Annotated[
         Path, typer.Option("--policy", "-p", help="YAML file that says what must not be lost.")
     ],
-    results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
+    results: ResultsFolder = Path("results"),
     baseline: Annotated[
         str | None, typer.Option(help="Row or method, instead of the policy's baseline.")
     ] = None,

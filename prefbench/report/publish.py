@@ -9,6 +9,15 @@ from typing import Annotated
 
 import typer
 
+from prefbench.report.options import (
+    Baseline,
+    Confidence,
+    Correction,
+    Corrections,
+    OnlyTasks,
+    ResultsFolder,
+)
+
 EXAMPLES = (
     "Examples: prefbench report --html report.html · "
     "prefbench report demo/results --html report.html --samples 500 · "
@@ -22,14 +31,8 @@ class Drawn(StrEnum):
     png = "png"
 
 
-class Correction(StrEnum):
-    holm = "holm"
-    bh = "bh"
-    none = "none"
-
-
 def report(
-    results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
+    results: ResultsFolder = Path("results"),
     html: Annotated[
         Path | None, typer.Option(help="Write one page that holds everything, to this file.")
     ] = None,
@@ -40,17 +43,10 @@ def report(
         list[Drawn] | None,
         typer.Option("--format", help="Of the figures; several may be given. Else pdf."),
     ] = None,
-    task: Annotated[
-        list[str], typer.Option("--task", help="Only this task; several may be given.")
-    ] = [],  # noqa: B006  # typer's way
-    baseline: Annotated[
-        str | None,
-        typer.Option(help="Row that others are compared with: a name or a method. Else SFT."),
-    ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
-    correction: Annotated[
-        Correction, typer.Option(help="Of all comparisons that are shown, for their number.")
-    ] = Correction.holm,
+    task: OnlyTasks = [],  # noqa: B006  # typer's way
+    baseline: Baseline = None,
+    confidence: Confidence = 0.95,
+    correction: Correction = Corrections.holm,
     everything: Annotated[
         bool, typer.Option("--all", help="The page has all metrics, not the main ones.")
     ] = False,

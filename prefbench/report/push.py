@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefbench.report.options import Confidence, Everything, OnlyTasks, ResultsFolder
+
 if TYPE_CHECKING:
     from prefbench.trackers.pushing import Pushed
 
@@ -28,7 +30,7 @@ class To(StrEnum):
 
 def push(
     to: Annotated[To, typer.Option(help="The tracker.")],
-    results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
+    results: ResultsFolder = Path("results"),
     project: Annotated[str, typer.Option(help="What it files runs under.")] = "prefbench",
     folder: Annotated[
         Path | None,
@@ -42,13 +44,9 @@ def push(
     offline: Annotated[
         bool, typer.Option("--offline", help="Into files here, also if you are logged in.")
     ] = False,
-    task: Annotated[
-        list[str], typer.Option("--task", help="Only this task; several may be given.")
-    ] = [],  # noqa: B006  # typer's way
-    everything: Annotated[
-        bool, typer.Option("--all", help="All metrics, not the main ones.")
-    ] = False,
-    confidence: Annotated[float, typer.Option(help="Of the bounds.")] = 0.95,
+    task: OnlyTasks = [],  # noqa: B006  # typer's way
+    everything: Everything = False,
+    confidence: Confidence = 0.95,
     anew: Annotated[
         bool, typer.Option("--anew", help="Everything again, to new runs beside the old ones.")
     ] = False,

@@ -10,6 +10,17 @@ from typing import Annotated
 import typer
 
 from prefbench.errors import InputError
+from prefbench.report.options import (
+    Baseline,
+    Confidence,
+    Correction,
+    Corrections,
+    Everything,
+    Interval,
+    IntervalMethod,
+    OnlyTasks,
+    ResultsFolder,
+)
 
 EXAMPLES = (
     "Examples: prefbench table · prefbench table --format csv --out table.csv · "
@@ -32,17 +43,6 @@ class Form(StrEnum):
     model_index = "model-index"
 
 
-class Interval(StrEnum):
-    percentile = "percentile"
-    bca = "bca"
-
-
-class Corrections(StrEnum):
-    holm = "holm"
-    bh = "bh"
-    none = "none"
-
-
 class Intervals(StrEnum):
     bracket = "bracket"
     pm = "pm"
@@ -50,27 +50,17 @@ class Intervals(StrEnum):
 
 
 def table(
-    results: Annotated[Path, typer.Argument(help="A results directory.")] = Path("results"),
-    task: Annotated[
-        list[str], typer.Option("--task", help="Only this task; several may be given.")
-    ] = [],  # noqa: B006  # typer's way
-    baseline: Annotated[
-        str | None,
-        typer.Option(help="Row or method that differences are taken to. Default: the one SFT."),
-    ] = None,
-    correction: Annotated[
-        Corrections,
-        typer.Option(help="For the number of comparisons: Holm, Benjamini and Hochberg, none."),
-    ] = Corrections.holm,
-    interval: Annotated[Interval, typer.Option(help="Bootstrap interval.")] = Interval.percentile,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    results: ResultsFolder = Path("results"),
+    task: OnlyTasks = [],  # noqa: B006  # typer's way
+    baseline: Baseline = None,
+    correction: Correction = Corrections.holm,
+    interval: Interval = IntervalMethod.percentile,
+    confidence: Confidence = 0.95,
     pool_seeds: Annotated[
         bool,
         typer.Option("--pool-seeds", help="Seeds of one method and step as one row, their mean."),
     ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="All metrics, not the main ones.")
-    ] = False,
+    everything: Everything = False,
     form: Annotated[
         Form, typer.Option("--format", help="The last four write files below --out DIR.")
     ] = Form.text,
@@ -96,14 +86,14 @@ def table(
     All comparisons that are shown are one family, corrected together; rows that share a letter may
     be alike, and below each column stands the difference that its items can detect.
     """
-    from prefbench.report.exports import EXPORTS
+    from prefbench.report.exports import EXPORTS, export
 
     if form.value in EXPORTS:
         if out is None:
             raise InputError(f"--format {form.value} writes files: say --out DIR")
         if pool_seeds:
             raise InputError(f"--format {form.value} is of checkpoints: leave out --pool-seeds")
-        files = EXPORTS[form.value](results, out, tasks=task, baseline=baseline)
+        files = export(form.value, results, out, tasks=task, baseline=baseline)
         print("\n".join(map(str, files)))
         return
     from prefbench.boards.pooled import pooled_board
@@ -116,7 +106,7 @@ def table(
     from prefbench.report.tables import render, terminal_width
 
     gathered = gather(results, tasks=task)
-    if pool_seeds and interval is Interval.bca:
+    if pool_seeds and interval is IntervalMethod.bca:
         raise InputError("--interval bca leaves out one cluster at a time, not one seed")
     board = (
         pooled_board(gathered, baseline=baseline, confidence=confidence, everything=everything)

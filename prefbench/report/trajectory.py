@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from prefbench.report.options import Everything, Form, OnlyTasks, Results, TableForm, Width
 
 EXAMPLES = (
     "Examples: prefbench trajectory dpo · prefbench trajectory dpo --results results/ "
@@ -16,18 +17,9 @@ EXAMPLES = (
 )
 
 
-class Format(StrEnum):
-    text = "text"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
-
-
 def trajectory(
     run: Annotated[str, typer.Argument(help="A training run: its folder's name, or a beginning.")],
-    results: Annotated[
-        Path, typer.Option("--results", "-r", help="Where results are kept.")
-    ] = Path("results"),
+    results: Results = Path("results"),
     by: Annotated[
         str | None,
         typer.Option(help="TASK/METRIC to choose the best step by [the first shown]."),
@@ -36,17 +28,13 @@ def trajectory(
         str | None,
         typer.Option(help="Row or method to compare with [what the run was tuned from, else SFT]."),
     ] = None,
-    task: Annotated[
-        list[str], typer.Option("--task", help="Only this task; several may be given.")
-    ] = [],  # noqa: B006  # typer's way
+    task: OnlyTasks = [],  # noqa: B006  # typer's way
     confidence: Annotated[
         float, typer.Option(help="Of intervals, and of all that is corrected.")
     ] = 0.95,
-    everything: Annotated[
-        bool, typer.Option("--all", help="All metrics, not the main ones.")
-    ] = False,
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
-    width: Annotated[int | None, typer.Option(help="Of a text table, in characters.")] = None,
+    everything: Everything = False,
+    format_: TableForm = Form.text,
+    width: Width = None,
 ) -> None:
     """Every metric over the steps of a run, where it gets worse, and the best step.
 

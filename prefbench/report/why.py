@@ -6,11 +6,12 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from prefbench.report.options import Baseline, Confidence, Interval, IntervalMethod, Results
 
 if TYPE_CHECKING:
     from prefbench.report.explain.again import Again
@@ -24,11 +25,6 @@ EXAMPLES = (
 )
 
 
-class Interval(StrEnum):
-    percentile = "percentile"
-    bca = "bca"
-
-
 def why(
     words: Annotated[
         list[str],
@@ -38,9 +34,7 @@ def why(
             "Without METRIC, the first that the task shows.",
         ),
     ],
-    results: Annotated[
-        Path, typer.Option("--results", "-r", help="Where results are kept.")
-    ] = Path("results"),
+    results: Results = Path("results"),
     samples: Annotated[
         int, typer.Option(help="Items to show from either end, the worst and the best.")
     ] = 3,
@@ -48,11 +42,9 @@ def why(
         list[int], typer.Option("--item", help="Item to show instead; several may be given.")
     ] = [],  # noqa: B006  # typer's way
     full: Annotated[bool, typer.Option("--full", help="Texts to their end.")] = False,
-    baseline: Annotated[
-        str | None, typer.Option(help="Row or method that the difference is taken to.")
-    ] = None,
-    interval: Annotated[Interval, typer.Option(help="Bootstrap interval.")] = Interval.percentile,
-    confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
+    baseline: Baseline = None,
+    interval: Interval = IntervalMethod.percentile,
+    confidence: Confidence = 0.95,
     mirror: Annotated[
         list[Path],
         typer.Option(

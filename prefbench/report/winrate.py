@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from prefbench.report import options
+
 if TYPE_CHECKING:
     from prefbench.interchange.annotations import HeadToHead
     from prefbench.stats.estimates import Estimate
@@ -37,13 +39,6 @@ class Form(StrEnum):
 class Orders(StrEnum):
     mean = "mean"
     both = "both"
-
-
-class Format(StrEnum):
-    text = "text"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
 
 
 def winrate(
@@ -73,11 +68,11 @@ def winrate(
     strong_weight: Annotated[
         float, typer.Option(help="How often A>>B and B>>A count; Arena-Hard takes 3.")
     ] = 1.0,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    confidence: options.Confidence = 0.95,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap over prompts.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of its draws.")] = 0,
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.text,
-    width: Annotated[int | None, typer.Option(help="Of a text table, in characters.")] = None,
+    format_: options.TableForm = options.Form.text,
+    width: options.Width = None,
 ) -> None:
     """Win rates from the judgments of AlpacaEval, Arena-Hard or MT-Bench; asks no judge.
 

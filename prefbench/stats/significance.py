@@ -28,7 +28,8 @@ def bootstrap_p(value: ArrayLike, resampled: ArrayLike, n_clusters: int) -> Arra
     With few clusters the share is too small, as the percentile interval is too narrow: of true
     nulls, up to 11 % fall below 0.05 with 20 clusters and up to 7 % with 200, most where values are
     skewed. The fitted tail is too small where the differences themselves are skewed, as those
-    between equal checkpoints are not, and too large where the replicates are, as of a perplexity.
+    between equal checkpoints are not, and too large where the replicates are, as of a perplexity,
+    whose differences are therefore tested in logarithms.
 
     Args:
         value: the difference, (...).

@@ -131,7 +131,7 @@ def trajectory(
         baseline=compared or steps[0].name,
         confidence=confidence,
         n_resamples=n_resamples,
-        everything=False,
+        hidden=everything,
     )
     if compared is None:
         board = _without_differences(board)

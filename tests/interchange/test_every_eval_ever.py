@@ -16,7 +16,7 @@ import pytest
 from prefbench.interchange.every_eval_ever import bounds_of
 from prefbench.metrics import COMPARISON_METRICS, PAIR_METRICS
 from prefbench.report.collect import collect
-from prefbench.report.exports import every_eval_ever
+from prefbench.report.exports import export
 from prefbench.store import Store, _write_json
 
 REQUIRED = {
@@ -37,8 +37,12 @@ def told() -> list[str]:
 def exported(
     measured_once: Path, tmp_path_factory: pytest.TempPathFactory, told: list[str]
 ) -> list[Path]:
-    return every_eval_ever(
-        measured_once, tmp_path_factory.mktemp("out"), baseline="sft", notice=told.append
+    return export(
+        "every-eval-ever",
+        measured_once,
+        tmp_path_factory.mktemp("out"),
+        baseline="sft",
+        notice=told.append,
     )
 
 
@@ -168,8 +172,10 @@ def test_what_has_no_place_is_said(exported: list[Path], told: list[str]) -> Non
 
 
 def test_the_same_results_give_the_same_files(measured_once: Path, tmp_path: Path) -> None:
-    first = {path: path.read_bytes() for path in every_eval_ever(measured_once, tmp_path)}
-    assert first == {path: path.read_bytes() for path in every_eval_ever(measured_once, tmp_path)}
+    first = {path: path.read_bytes() for path in export("every-eval-ever", measured_once, tmp_path)}
+    assert first == {
+        path: path.read_bytes() for path in export("every-eval-ever", measured_once, tmp_path)
+    }
 
 
 def test_an_llm_judge_is_told_with_its_prompt(measured: Path, tmp_path: Path) -> None:
@@ -187,7 +193,7 @@ def test_an_llm_judge_is_told_with_its_prompt(measured: Path, tmp_path: Path) ->
             judge = manifest["judging"]["judge"]
             manifest["judging"]["judge"] = {**judge, "recipe": {**judge["recipe"], **recipe}}
             _write_json(path, manifest)
-    for path in every_eval_ever(measured, tmp_path, tasks=["demo_winrate"]):
+    for path in export("every-eval-ever", measured, tmp_path, tasks=["demo_winrate"]):
         record = json.loads(path.read_text())
         check(record)
         scoring = record["evaluation_results"][0]["metric_config"]["llm_scoring"]
@@ -201,7 +207,7 @@ def test_a_set_of_the_hub_is_named(measured: Path, tmp_path: Path) -> None:
         manifest = json.loads(path.read_text())
         manifest["data"]["revision"] = "abc"
         _write_json(path, manifest)
-    for path in every_eval_ever(measured, tmp_path, tasks=["demo_facts"]):
+    for path in export("every-eval-ever", measured, tmp_path, tasks=["demo_facts"]):
         (record,) = [json.loads(path.read_text())]
         check(record)
         data = record["evaluation_results"][0]["source_data"]
@@ -220,7 +226,7 @@ def test_hostile_names_stay_in_the_folder(measured: Path, tmp_path: Path) -> Non
     (plan,) = Store(measured, create=False).plans()
     renamed = json.dumps(plan).replace('"dpo"', '"../../\\u001b[31mx"').replace('"sft"', '"data"')
     _write_json(measured / "plans" / f"{plan['id']}.json", json.loads(renamed))
-    for path in every_eval_ever(measured, tmp_path / "out", tasks=["demo_facts"]):
+    for path in export("every-eval-ever", measured, tmp_path / "out", tasks=["demo_facts"]):
         inside = path.resolve().relative_to((tmp_path / "out").resolve())
         assert len(inside.parts) == 5
         for part in inside.parts[1:4]:

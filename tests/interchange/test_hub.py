@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, eval_result_entries_to_yaml, parse_eval_r
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from prefbench.report.collect import collect
-from prefbench.report.exports import hf_eval_results, model_index
+from prefbench.report.exports import export
 from prefbench.store import Store, _write_json
 
 REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
@@ -36,7 +36,7 @@ def on_hub(measured: Path) -> Path:
 
 def test_made_up_sets_are_left_out_and_said(measured_once: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    assert hf_eval_results(measured_once, tmp_path / "out", notice=told.append) == []
+    assert export("hf-eval-results", measured_once, tmp_path / "out", notice=told.append) == []
     assert len(told) == 5
     assert all("left out of .eval_results: the hub has no data set prefbench/" in t for t in told)
     assert not (tmp_path / "out").exists()
@@ -44,7 +44,7 @@ def test_made_up_sets_are_left_out_and_said(measured_once: Path, tmp_path: Path)
 
 def test_a_benchmark_of_the_hub_is_read_back(on_hub: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    paths = hf_eval_results(on_hub, tmp_path, notice=told.append)
+    paths = export("hf-eval-results", on_hub, tmp_path, notice=told.append)
     names = {path.relative_to(tmp_path).as_posix() for path in paths}
     assert names == {
         f"{row}/.eval_results/{task}.yaml"
@@ -77,7 +77,7 @@ def test_a_part_of_a_benchmark_is_none(on_hub: Path, tmp_path: Path) -> None:
         manifest["identity"]["limit"] = 8
         _write_json(path, manifest)
     told: list[str] = []
-    assert hf_eval_results(on_hub, tmp_path, notice=told.append) == []
+    assert export("hf-eval-results", on_hub, tmp_path, notice=told.append) == []
     assert sum("not all items were measured" in sentence for sentence in told) == 2
 
 
@@ -87,7 +87,7 @@ def cards(paths: list[Path]) -> dict[str, Any]:
 
 def test_a_model_card_holds_what_the_table_shows(measured_once: Path, tmp_path: Path) -> None:
     board = collect(measured_once)
-    loaded = cards(model_index(measured_once, tmp_path))
+    loaded = cards(export("model-index", measured_once, tmp_path))
     assert set(loaded) == {"sft", "dpo"}
     for row in board.rows:
         card = loaded[row.name]
@@ -116,7 +116,7 @@ def test_a_model_card_holds_what_the_table_shows(measured_once: Path, tmp_path: 
 
 
 def test_made_up_sets_stay_in_the_model_index_by_title(measured_once: Path, tmp_path: Path) -> None:
-    (path, _) = model_index(measured_once, tmp_path, tasks=["demo_facts"])
+    (path, _) = export("model-index", measured_once, tmp_path, tasks=["demo_facts"])
     head = yaml.safe_load(path.read_text().split("---\n")[1])
     name, results = model_index_to_eval_results(head["model-index"])
     assert name == "sft"
@@ -131,7 +131,7 @@ def test_hostile_names_stay_texts_and_in_the_folder(measured: Path, tmp_path: Pa
     (plan,) = Store(measured, create=False).plans()
     renamed = json.dumps(plan).replace('"dpo"', json.dumps(evil))
     _write_json(measured / "plans" / f"{plan['id']}.json", json.loads(renamed))
-    paths = model_index(measured, tmp_path / "out")
+    paths = export("model-index", measured, tmp_path / "out")
     names = set()
     for path in paths:
         assert path.resolve().is_relative_to((tmp_path / "out").resolve())

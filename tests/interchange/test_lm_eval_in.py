@@ -16,7 +16,7 @@ from prefbench.interchange.imported import Imported, import_lm_eval
 from prefbench.interchange.lm_eval_in import read_run
 from prefbench.leaderboard import Board, Entry
 from prefbench.report.collect import collect, gather
-from prefbench.report.exports import lm_eval
+from prefbench.report.exports import export
 from prefbench.store import Store
 from tests.interchange.conftest import LIMIT
 
@@ -337,7 +337,7 @@ def test_other_content_at_its_path_is_a_new_cell_and_counts(measured: Path, thei
 
 
 def test_our_own_export_comes_back_as_it_was(measured: Path, tmp_path: Path) -> None:
-    lm_eval(measured, tmp_path / "out")
+    export("lm-eval", measured, tmp_path / "out")
     before = collect(measured)
     import_lm_eval([tmp_path / "out" / "dpo"], tmp_path / "back")
     back = collect(tmp_path / "back")
@@ -361,7 +361,7 @@ def test_our_own_export_comes_back_as_it_was(measured: Path, tmp_path: Path) -> 
 
 def test_what_was_imported_goes_out_again(theirs: Path, tmp_path: Path) -> None:
     import_lm_eval([theirs], tmp_path / "new")
-    lm_eval(tmp_path / "new", tmp_path / "out")
+    export("lm-eval", tmp_path / "new", tmp_path / "out")
     (folder,) = (tmp_path / "out").iterdir()
     first, second = (json.loads(results_file(one).read_text()) for one in (theirs, folder))
     for task, values in first["results"].items():

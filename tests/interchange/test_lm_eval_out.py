@@ -22,7 +22,7 @@ from lm_eval.utils import (
 from prefbench.errors import InputError
 from prefbench.interchange.exported import file_name, file_names
 from prefbench.report.collect import collect
-from prefbench.report.exports import lm_eval
+from prefbench.report.exports import export
 from prefbench.store import Store, _write_json, _write_table
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
@@ -31,7 +31,7 @@ HASHES = ("doc_hash", "prompt_hash", "target_hash")
 @pytest.fixture(scope="module")
 def exported(measured_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out")
-    lm_eval(measured_once, folder)
+    export("lm-eval", measured_once, folder)
     return folder
 
 
@@ -146,7 +146,7 @@ def test_a_metric_that_an_item_lacks_is_not_promised(measured: Path, tmp_path: P
             place = table.column_names.index("preferred")
             changed = table.set_column(place, "preferred", pa.array(values, pa.float64()))
             _write_table(measured / "cells" / cell["cell"] / "records.parquet", changed)
-    lm_eval(measured, tmp_path / "out", tasks=["demo_dialogues"])
+    export("lm-eval", measured, tmp_path / "out", tasks=["demo_dialogues"])
     whole, samples = read(tmp_path / "out" / "dpo")
     listed = {entry["metric"] for entry in whole["configs"]["demo_dialogues"]["metric_list"]}
     rows = samples["demo_dialogues"]
@@ -175,8 +175,8 @@ def test_samples_load_as_a_data_set(exported: Path) -> None:
 
 
 def test_the_same_results_give_the_same_files(measured_once: Path, tmp_path: Path) -> None:
-    first = {path: path.read_bytes() for path in lm_eval(measured_once, tmp_path)}
-    second = {path: path.read_bytes() for path in lm_eval(measured_once, tmp_path)}
+    first = {path: path.read_bytes() for path in export("lm-eval", measured_once, tmp_path)}
+    second = {path: path.read_bytes() for path in export("lm-eval", measured_once, tmp_path)}
     assert first == second
     assert {path.parent.parent for path in first} == {tmp_path}
 
@@ -210,7 +210,7 @@ def test_a_hostile_checkpoint_stays_in_the_folder(measured: Path, tmp_path: Path
     (plan,) = store.plans()
     renamed = json.loads(json.dumps(plan).replace('"dpo"', '"../../x\\u001b[31m"'))
     _write_json(measured / "plans" / f"{plan['id']}.json", renamed)
-    for path in lm_eval(measured, tmp_path / "out"):
+    for path in export("lm-eval", measured, tmp_path / "out"):
         assert path.resolve().is_relative_to((tmp_path / "out").resolve())
         assert "\x1b" not in path.name
         assert "\x1b" not in path.read_text()
@@ -219,6 +219,6 @@ def test_a_hostile_checkpoint_stays_in_the_folder(measured: Path, tmp_path: Path
 def test_what_cannot_be_written_is_said(measured_once: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
-        lm_eval(measured_once, tmp_path / "out")
+        export("lm-eval", measured_once, tmp_path / "out")
     with pytest.raises(InputError, match="none of nothing"):
-        lm_eval(measured_once, tmp_path / "out", tasks=["nothing"])
+        export("lm-eval", measured_once, tmp_path / "out", tasks=["nothing"])

@@ -64,7 +64,13 @@ def write_page(
         InputError: the baseline is unknown, or the file cannot be written.
         StoreError: results cannot be read.
     """
-    board = board_of(gathered, baseline=baseline, confidence=confidence, everything=everything)
+    board = board_of(
+        gathered,
+        baseline=baseline,
+        confidence=confidence,
+        everything=everything,
+        hidden=everything,
+    )
     shown = show(board, everything=everything, correction=correction)
     store = Store(results, create=False)
     labels = {row.name: label(row, board) for row in board.rows}

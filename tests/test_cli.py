@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from prefbench.cli import app
+
 
 def prefbench(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "prefbench", *map(str, arguments)]
@@ -66,6 +68,43 @@ def test_tables_in_every_format(results: Path, style: str, tmp_path: Path) -> No
         assert len({row["checkpoint"] for row in rows}) == 8
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["table", "{results}", "--format", "latex", "--standalone"], "\\documentclass"),
+        (["table", "{results}", "--format", "html"], "prefbench-table"),
+        (["table", "{results}", "--all", "--correction", "bh"], "Benjamini and Hochberg"),
+        (["table", "{results}", "--format", "lm-eval", "--out", "{out}"], "results_"),
+        (["table", "{results}", "--format", "model-index", "--out", "{out}"], "README.md"),
+        (["compare", "dpo", "dpop", "-r", "{results}"], "dpo − dpop"),
+        (["compare", "-r", "{results}"], "interquartile mean"),
+        (["why", "dpo", "demo_everyday", "-r", "{results}"], "prefbench run"),
+        (["trajectory", "dpo", "-r", "{results}"], "demo_dialogues"),
+        (["report", "{results}", "--html", "{out}/page.html"], "page.html"),
+        (["report", "{results}", "--figures", "{out}", "--format", "svg"], "differences.svg"),
+        (["push", "{results}", "--to", "tensorboard", "--dir", "{out}"], "dpo"),
+        (["gate", "{results}", "-p", "{out}/policy.yaml"], "inconclusive"),
+    ],
+)  # fmt: skip
+def test_what_reads_results_answers_and_loads_no_torch(
+    results: Path, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "rules: [{task: demo_everyday, metric: acc_norm, max_drop: 1}]\n"
+    )
+    filled = [argument.format(results=results, out=tmp_path) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "prefbench", *filled],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (2 if arguments[0] == "gate" else 0), done.stderr[-2000:]
+    assert told in done.stdout
+    if "lm-eval" not in arguments:  # whose own functions say what its files hold
+        assert not imported(done.stderr) & {"torch", "transformers", "datasets", "vllm"}
+
+
 def test_scan_tells_methods_and_where_they_were_learnt(small_zoo: Path) -> None:
     done = prefbench("scan", small_zoo / "checkpoints")
     assert done.returncode == 0, done.stderr
@@ -78,7 +117,9 @@ def test_scan_tells_methods_and_where_they_were_learnt(small_zoo: Path) -> None:
 def test_help_has_examples_and_every_verb() -> None:
     done = prefbench("--help")
     assert done.returncode == 0
-    for verb in ("demo", "scan", "run", "table", "tasks", "mirror"):
+    verbs = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
+    assert {"demo", "run", "table", "compare", "report", "gate", "why", "import"} <= set(verbs)
+    for verb in verbs:
         assert verb in done.stdout
         assert "Example" in prefbench(verb, "--help").stdout
 
@@ -110,6 +151,9 @@ def test_mirror_writes_what_run_can_read(small_zoo: Path, results: Path, tmp_pat
         (["scan", "{empty}/nowhere"], 1, "nowhere"),
         (["scan", "{empty}"], 2, "no checkpoints"),
         (["table", "{empty}"], 1, "no results here"),
+        (["table", "{empty}", "--format", "lm-eval"], 2, "say --out DIR"),
+        (["compare", "a", "b", "-r", "{empty}"], 1, "no results here"),
+        (["report", "{empty}"], 2, "--html FILE"),
         (["run", "{runs}", "--suite", "demo", "--mirror", "{empty}/no"], 1, "no such mirror"),
     ],
 )  # fmt: skip

@@ -285,6 +285,7 @@ def test_an_adapter_that_is_left_to_hf_is_not_open_beside_those_of_vllm(
             identity={"engine": "vllm", "dtype": "float32"},
             checkpoint=dataclasses.replace(read_checkpoint(tmp_path / name), fingerprint=name),
             task=SimpleNamespace(name=task),
+            repeat=0,
         )
         for name in ("one", "two", "dora")
         for task in ("first", "second")

@@ -68,10 +68,8 @@ def _value(behind: Behind) -> Iterator[str]:
     yield f"{written(estimate, metric)}{unit}"
     if gap is not None:
         p = "" if math.isnan(gap.p) else f", p = {gap.p:.2g} alone, not corrected for others"
-        yield (
-            f"{written(gap, metric)} to the baseline {behind.board.baseline}, paired on {gap.n} "
-            f"items{p}"
-        )
+        how = "unpaired" if gap.method == "unpaired" else f"paired on {gap.n} items"
+        yield f"{written(gap, metric)} to the baseline {behind.board.baseline}, {how}{p}"
     elif behind.row.name == behind.board.baseline:
         yield "it is the baseline"
 
@@ -200,7 +198,9 @@ def _engine(behind: Behind) -> Iterator[str]:
     manifest = behind.manifest
     if engine := manifest.get("engine"):
         context = f", context {engine['max_length']}" if engine.get("max_length") else ""
-        yield f"{engine.get('kind')} in {engine.get('dtype')} on {engine.get('device')}{context}"
+        known = {"in": engine.get("dtype"), "on": engine.get("device")}
+        where = "".join(f" {word} {value}" for word, value in known.items() if value)
+        yield f"{engine.get('kind')}{where}{context}"
         asked = manifest.get("identity", {}).get("engine")
         if asked and asked != engine.get("kind"):
             yield f"asked for was {asked}"

@@ -31,8 +31,11 @@ def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """Chromium, or a skip with the package to install."""
+    """Chromium, or a skip with the package to install.
+
+    Closed before tests of other folders run: its driver has an event loop running all the time.
+    """
     with chromium() as opened:
         yield opened

@@ -32,8 +32,6 @@ class Measured:
     sure: Estimate | None = None
     """The win rate of a comparison that ended when it was sure. No interval over the items that
     were judged holds then: their number depends on what they gave."""
-    repeat: int = 0
-    """Above 0: how many times it had been measured before; says how much the engine varies."""
     given: Mapping[str, Estimate] = field(default_factory=dict)
     """By metric, values that came without items; differences to them cannot be paired."""
 
@@ -81,6 +79,8 @@ class Gathered:
     measured: tuple[Measured, ...]
     ranked: tuple[Ranked, ...] = ()
     """The round robins."""
+    repeated: tuple[Measured, ...] = ()
+    """What was measured a second time; says how much the engine varies."""
     reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Why a checkpoint lacks a group."""
     notes: tuple[str, ...] = ()

@@ -100,16 +100,16 @@ def test_noise_is_the_largest_gap_of_a_checkpoint_to_itself(
     run(runs, tasks=["demo_everyday"], results=results, settings=TWICE, mirrors=[mirror])
     gathered = gather(results)
     noisy = tuple(
-        dataclasses.replace(one, quantities={**one.quantities, "acc_norm": 1 - first})
-        if one.repeat and (first := one.quantities["acc_norm"]) is not None
-        else one
-        for one in gathered.measured
+        dataclasses.replace(
+            one, quantities={**one.quantities, "acc_norm": 1 - one.quantities["acc_norm"]}
+        )
+        for one in gathered.repeated
     )
-    board = board_of(dataclasses.replace(gathered, measured=noisy))
+    board = board_of(dataclasses.replace(gathered, repeated=noisy))
     value = next(
         float(np.mean(one.quantities["acc_norm"]))
         for one in gathered.measured
-        if one.checkpoint == "sft" and not one.repeat
+        if one.checkpoint == "sft"
     )
     column = next(column for column in board.columns if column.metric.name == "acc_norm")
     assert board.noise[column.key] == pytest.approx(abs(2 * value - 1))

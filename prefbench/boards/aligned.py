@@ -47,11 +47,7 @@ def align(
     n_resamples: int = 10_000,
 ) -> Aligned | None:
     """One metric of those of some checkpoints that have the group; None where none has."""
-    cells = {
-        one.checkpoint: one
-        for one in gathered.measured
-        if one.group == group.name and not one.repeat
-    }
+    cells = {one.checkpoint: one for one in gathered.measured if one.group == group.name}
     members = [cells[name] for name in checkpoints if name in cells]
     if not members:
         return None

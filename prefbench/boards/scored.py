@@ -71,8 +71,7 @@ def board_of(
     noise: dict[tuple[str, str], float] = {}
     settings = _Settings(base, confidence, interval, n_resamples, everything, hidden or everything)
     for group in gathered.groups:
-        there = [one for one in gathered.measured if one.group == group.name]
-        cells = {one.checkpoint: one for one in there if not one.repeat}
+        cells = {one.checkpoint: one for one in gathered.measured if one.group == group.name}
         members = [cells[row.name] for row in rows if row.name in cells]
         if group.name in robins:
             scored = _rank_group(group, robins[group.name], settings)
@@ -81,7 +80,7 @@ def board_of(
         else:
             columns += [Column(group, metric_named(name), True) for name in group.shown]
             continue
-        again = [one for one in there if one.repeat]
+        again = [one for one in gathered.repeated if one.group == group.name]
         for column, found, contest in scored:
             columns.append(column)
             for entry in found:

@@ -143,7 +143,7 @@ def _judged(
     by_column: dict[tuple[str, str], list[int]] = {}
     for place, check in enumerate(checks):
         by_column.setdefault((check.group.name, check.metric.name), []).append(place)
-    cells = {(one.checkpoint, one.group): one for one in gathered.measured if not one.repeat}
+    cells = {(one.checkpoint, one.group): one for one in gathered.measured}
     found: dict[int, Verdict] = {}
     for places in by_column.values():
         group, metric = checks[places[0]].group, checks[places[0]].metric

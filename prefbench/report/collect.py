@@ -164,8 +164,9 @@ def _gathered(
     return Gathered(
         checkpoints=tuple(rows.values()),
         groups=tuple(groups),
-        measured=(*measured, *repeated),
+        measured=tuple(measured),
         ranked=tuple(robins),
+        repeated=tuple(repeated),
         reasons=reasons,
         notes=tuple(notes),
         cells={
@@ -184,12 +185,11 @@ def _repeated(
     """What was measured a second time, of what is shown and under the same conditions."""
     for (checkpoint, group), cell in again.items():
         identity = dict(cell["identity"])
-        repeat = identity.pop("repeat")
+        del identity["repeat"]
         if (checkpoint, group) in shown and identity == cells[checkpoint, group]["identity"]:
             manifest = store.manifest(cell["cell"])
             if manifest is not None:
-                found = _measured(store, cell["cell"], checkpoint, group, manifest)
-                yield dataclasses.replace(found, repeat=repeat)
+                yield _measured(store, cell["cell"], checkpoint, group, manifest)
 
 
 def _stale(cell: Mapping[str, Any], latest: Mapping[str, Any], row: Checkpoint) -> str | None:

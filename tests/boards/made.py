@@ -16,6 +16,7 @@ def build_board(
     measured: Sequence[Measured],
     *,
     ranked: Sequence[Ranked] = (),
+    repeated: Sequence[Measured] = (),
     reasons: Mapping[tuple[str, str], str] | None = None,
     notes: Sequence[str] = (),
     **settings: Any,
@@ -26,6 +27,7 @@ def build_board(
         tuple(groups),
         tuple(measured),
         tuple(ranked),
+        tuple(repeated),
         reasons or {},
         tuple(notes),
     )

@@ -116,8 +116,8 @@ def test_values_that_came_without_items_are_compared_unpaired() -> None:
 def test_a_difference_below_the_engines_noise_is_no_finding() -> None:
     whole = gathered()
     first = next(m for m in whole.measured if (m.checkpoint, m.group) == ("sft", "quiz"))
-    again = dataclasses.replace(first, repeat=1, quantities={"acc": first.quantities["acc"] + 5})
-    noisy = dataclasses.replace(whole, measured=(*whole.measured, again))
+    again = dataclasses.replace(first, quantities={"acc": first.quantities["acc"] + 5})
+    noisy = dataclasses.replace(whole, repeated=(again,))
     quiz, text = contrast(noisy, ["dpo-s0", "sft"], n_resamples=300)
     assert quiz.noise == pytest.approx(5)
     assert quiz.better(0.05) == "noise"

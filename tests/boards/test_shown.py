@@ -223,7 +223,7 @@ def test_a_row_that_is_marked_shares_no_letter_with_the_baseline() -> None:
 def test_below_the_noise_of_the_engine() -> None:
     values = shifted(0.4, 1.0, 0.0)
     again = values["sft"] + 0.5
-    board = board_of(values, cell("sft", again, repeat=1))
+    board = board_of(values, repeated=[cell("sft", again)])
     assert board.noise == {("quiz", "score"): pytest.approx(0.5)}
     assert list(told(show(board), "verdict").values()) == ["", "noise", "better", ""]
     assert "twice" in show(board).notes()[-1]

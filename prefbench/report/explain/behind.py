@@ -188,9 +188,7 @@ def _only(gathered: Gathered, group: str) -> Gathered:
 
 def _measured(gathered: Gathered, checkpoint: str, group: str) -> Measured:
     return next(
-        one
-        for one in gathered.measured
-        if (one.checkpoint, one.group) == (checkpoint, group) and not one.repeat
+        one for one in gathered.measured if (one.checkpoint, one.group) == (checkpoint, group)
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefbench.records import Checkpoint
-from prefbench.tasks import Task
+if TYPE_CHECKING:
+    from prefbench.cells import PlannedCell
 
 
 def _nothing(*args: Any) -> None:
@@ -20,10 +20,10 @@ class Listener:
 
     on_plan: Callable[[int, int], None] = _nothing
     """Cells in all, and cells to be measured."""
-    on_cell: Callable[[Checkpoint, Task], None] = _nothing
+    on_cell: Callable[[PlannedCell], None] = _nothing
     on_step: Callable[[str, int, int], None] = _nothing
     """What is being done, items done, items in all."""
-    on_cell_end: Callable[[Checkpoint, Task, str | None], None] = _nothing
+    on_cell_end: Callable[[PlannedCell, str | None], None] = _nothing
     """With the reason where it failed."""
     on_judge: Callable[[str, int, int], None] = _nothing
     """A judge's name, verdicts that are there, and verdicts in all."""

@@ -107,7 +107,7 @@ class Work:
         """
         from prefbench.measures.answers import ask_together, plan
 
-        self.listener.on_cell(members[0][0].checkpoint, members[0][0].task)
+        self.listener.on_cell(members[0][0])
         try:
             able = []
             for planned, cell, opening in members:
@@ -150,7 +150,7 @@ class Work:
 
     def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """One cell; whatever goes wrong inside it is written down and the others go on."""
-        self.listener.on_cell(planned.checkpoint, planned.task)
+        self.listener.on_cell(planned)
         reason = None
         try:
             try:
@@ -167,7 +167,7 @@ class Work:
             if isinstance(error, CheckpointError):  # nor may its answers be gone on with
                 cell.journal.unlink(missing_ok=True)
             cell.fail(reason, traceback.format_exc())
-        self.listener.on_cell_end(planned.checkpoint, planned.task, reason)
+        self.listener.on_cell_end(planned, reason)
 
     def _fill(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """Asks what the journal does not have yet, then seals the cell."""

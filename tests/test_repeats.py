@@ -13,6 +13,7 @@ from prefbench.cells import find, in_units, plan_cells, plan_tasks
 from prefbench.errors import InputError
 from prefbench.measures.answers import plan, seed_of
 from prefbench.report.collect import collect, gather
+from prefbench.report.progress import showing
 from prefbench.report.tables import render
 from prefbench.runner import run
 from tests.test_runner import FEW, mirror, runs  # noqa: F401  # fixtures
@@ -59,6 +60,24 @@ def test_what_is_measured_once_keeps_its_cells(runs: Path, mirror: Path) -> None
     assert again[0].title == "sft × demo_everyday again"
     # Together they would be one question to one engine.
     assert all(len({c.repeat for c in unit.cells}) == 1 for unit in in_units(cells))
+
+
+def test_a_run_says_what_it_measures_again(
+    runs: Path,  # noqa: F811
+    mirror: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with showing() as listener:
+        run(
+            runs,
+            tasks=["demo_everyday"],
+            results=runs / "said",
+            settings=TWICE,
+            mirrors=[mirror],
+            listener=listener,
+        )
+    lines = [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines.count("sft × demo_everyday") == lines.count("sft × demo_everyday again") == 1
 
 
 def test_a_checkpoint_that_is_not_there_cannot_be_measured_twice(

@@ -465,7 +465,7 @@ def test_a_listener_hears_how_the_run_goes_on(runs: Path, mirror: Path) -> None:
     listener = Listener(
         on_plan=lambda *a: heard.append(("plan", *a)),
         on_step=lambda *a: heard.append(a),
-        on_cell_end=lambda c, t, why: heard.append((c.name, t.name, why)),
+        on_cell_end=lambda c, why: heard.append((c.checkpoint.name, c.task.name, why)),
     )
     measure(runs, mirror, listener=listener)
     assert ("plan", 4, 4) in heard

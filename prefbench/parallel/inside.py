@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prefbench.processes import end_with_parent, leave
 
 if TYPE_CHECKING:
-    from prefbench.cells import PlannedCell
     from prefbench.listener import Listener
 
 CHANGED = "the task's files or data, or the checkpoint, have changed since the run began; run again"
@@ -62,7 +61,7 @@ def _carry_out(commands: TextIO, tell: Tell) -> None:
     store = Store(job.results)
     with (
         Engines(job.checkpoints) as engines,
-        Work(store, job.settings, _telling(tell, list(cells.values())), engines) as work,
+        Work(store, job.settings, _telling(tell), engines) as work,
     ):
         tell("ready", claimed=[])
         for command in _commands(commands):
@@ -77,17 +76,14 @@ def _carry_out(commands: TextIO, tell: Tell) -> None:
             tell("ready", claimed=[cell.cell for cell in claimed])
 
 
-def _telling(tell: Tell, cells: Sequence[PlannedCell]) -> Listener:
+def _telling(tell: Tell) -> Listener:
     """A listener that sends on what it hears, with cells by their names."""
     from prefbench.listener import Listener
 
-    names = {(cell.checkpoint.path, cell.task.name): cell.cell for cell in cells}
     return Listener(
-        on_cell=lambda checkpoint, task: tell("cell", cell=names[checkpoint.path, task.name]),
+        on_cell=lambda cell: tell("cell", cell=cell.cell),
         on_step=lambda what, done, total: tell("step", what=what, done=done, total=total),
-        on_cell_end=lambda checkpoint, task, reason: tell(
-            "end", cell=names[checkpoint.path, task.name], reason=reason
-        ),
+        on_cell_end=lambda cell, reason: tell("end", cell=cell.cell, reason=reason),
         on_notice=lambda text: tell("notice", text=text),
     )
 

@@ -112,7 +112,7 @@ class _Together:
                 self._hand_out(worker)
             case "cell":
                 cell = doing[event["cell"]]
-                listener.on_cell(cell.checkpoint, cell.task)
+                listener.on_cell(cell)
             case "step":
                 listener.on_step(event["what"], event["done"], event["total"])
             case "notice":
@@ -121,7 +121,7 @@ class _Together:
                 cell = doing.pop(event["cell"])
                 if event["reason"] is not None:
                     self.failed[cell.cell] = event["reason"]
-                listener.on_cell_end(cell.checkpoint, cell.task, event["reason"])
+                listener.on_cell_end(cell, event["reason"])
             case "error":
                 raise getattr(errors, event["kind"], PrefbenchError)(event["text"])
 
@@ -165,4 +165,4 @@ class _Together:
         with self._store.claim(cell.cell) as mine:
             if mine is not None:
                 mine.fail(reason)
-        self._listeners[number].on_cell_end(cell.checkpoint, cell.task, reason)
+        self._listeners[number].on_cell_end(cell, reason)

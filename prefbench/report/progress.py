@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prefbench.listener import Listener
-from prefbench.records import Checkpoint
 from prefbench.report.layout import plain
-from prefbench.tasks import Task
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from prefbench.cells import PlannedCell
 
 
 LINE_EVERY = 30.0
@@ -76,20 +76,20 @@ def _bar(progress: Progress, cells: TaskID, prefix: str) -> Listener:
     bar = progress.add_task("", total=None, visible=False)
     title = ""
 
-    def on_cell(checkpoint: Checkpoint, task: Task) -> None:
+    def on_cell(cell: PlannedCell) -> None:
         nonlocal title
-        title = plain(f"{prefix}{checkpoint.name} × {task.name}: ")
+        title = plain(f"{prefix}{cell.title}: ")
 
     def on_step(what: str, done: int, total: int) -> None:
         progress.update(
             bar, description=title + what, completed=done, total=total, visible=done < total
         )
 
-    def on_cell_end(checkpoint: Checkpoint, task: Task, why: str | None) -> None:
+    def on_cell_end(cell: PlannedCell, why: str | None) -> None:
         progress.update(bar, visible=False)
         progress.advance(cells)
         if why:
-            progress.console.print(plain(f"{checkpoint.name} × {task.name}: {why}"), markup=False)
+            progress.console.print(plain(f"{cell.title}: {why}"), markup=False)
 
     def on_notice(text: str) -> None:
         progress.console.print(plain(text), markup=False)
@@ -103,13 +103,12 @@ def _lines() -> Listener:
     def on_plan(n_cells: int, n_missing: int) -> None:
         print(f"{n_cells} cells, {n_missing} to be measured", file=sys.stderr, flush=True)
 
-    def on_cell(checkpoint: Checkpoint, task: Task) -> None:
-        started[f"{checkpoint.name} × {task.name}"] = time.monotonic()
+    def on_cell(cell: PlannedCell) -> None:
+        started[cell.cell] = time.monotonic()
 
-    def on_cell_end(checkpoint: Checkpoint, task: Task, why: str | None) -> None:
-        name = f"{checkpoint.name} × {task.name}"
-        took = time.monotonic() - started.get(name, time.monotonic())
-        print(plain(f"{name}: {why or f'{took:.1f} s'}"), file=sys.stderr, flush=True)
+    def on_cell_end(cell: PlannedCell, why: str | None) -> None:
+        took = time.monotonic() - started.get(cell.cell, time.monotonic())
+        print(plain(f"{cell.title}: {why or f'{took:.1f} s'}"), file=sys.stderr, flush=True)
 
     def on_judge(name: str, done: int, total: int) -> None:
         if done == total or time.monotonic() - started.get(name, -LINE_EVERY) >= LINE_EVERY:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -101,13 +102,27 @@ class Heard:
         self.engines.add(engine)
         return Listener(
             on_step=lambda *step: self.on_step(engine, *step),
-            on_cell_end=lambda c, t, why: self.ended.append((c.name, t.name, why)),
+            on_cell_end=lambda c, why: self.ended.append((c.checkpoint.name, c.task.name, why)),
             on_notice=self.notices.append,
         )
 
     @property
     def listener(self) -> Listener:
         return Listener(for_engine=self.of)
+
+
+def test_workers_tell_what_is_measured_twice_apart(
+    runs: Path, small_zoo: Path, tmp_path: Path
+) -> None:
+    outcomes, heard = [], Heard()
+    for settings in (ALONE, TWO):
+        twice = dataclasses.replace(settings, twice=("sft",))
+        results = tmp_path / str(settings.data_parallel_size)
+        outcomes.append(measure(runs / "sft", results, small_zoo, twice, listener=heard.listener))
+    assert outcomes[0] == outcomes[1]
+    assert len(outcomes[0].measured) == 4
+    assert rows(tmp_path / "1") == rows(tmp_path / "2")
+    assert Counter(heard.ended) == Counter({("sft", task, None): 2 for task in TASKS})
 
 
 def test_a_worker_that_is_killed_changes_nothing_and_a_failure_is_told_once(

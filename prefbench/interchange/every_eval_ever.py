@@ -80,7 +80,9 @@ def write_every_eval_ever(
 def _record(one: Result, values: Sequence[Value], confidence: float) -> dict[str, Any]:
     """The content of one file."""
     manifest, when = one.manifest, str(int(one.finished.timestamp()))
-    imported = manifest.get("imported")
+    imported = manifest.get("imported", {})
+    # Not how lm-eval was called, which tells of a machine.
+    source = {key: imported[key] for key in ("source", "sha256", "lm_eval") if key in imported}
     versions = manifest.get("versions", {})
     library = {"name": "prefbench", "version": versions.get("prefbench", UNKNOWN)}
     if imported:
@@ -95,7 +97,7 @@ def _record(one: Result, values: Sequence[Value], confidence: float) -> dict[str
             "source_type": "evaluation_run",
             "source_organization_name": UNKNOWN,
             "evaluator_relationship": "other",
-            "additional_details": texts({"cell": one.cell, "imported": imported}),
+            "additional_details": texts({"cell": one.cell, "imported": source}),
         },
         "eval_library": {**library, "additional_details": texts(versions)},
         "model_info": _model(one),

@@ -16,6 +16,7 @@ from typing import Any
 from prefbench.errors import InputError
 from prefbench.interchange.exported import sha256
 from prefbench.interchange.rows import shown
+from prefbench.interchange.unsecret import unsecret, unsecret_arguments
 
 NO_METRICS = ("alias", "name", "samples", "sample_len", "sample_count", "bypass", "")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
@@ -115,7 +116,9 @@ def read_run(path: Path) -> ModelRun:
     results = _mapping(whole, "results", path)
     if not results:
         raise InputError(f"{path}, key 'results': is empty; the run has no results to import")
-    config = _mapping(whole, "config", path, there=False)
+    config = unsecret(dict(_mapping(whole, "config", path, there=False)))
+    if "model_args" in config:
+        config["model_args"] = unsecret_arguments(config["model_args"])
     tasks = {str(name): _task(path, whole, str(name)) for name in results}
     tasks = {name: task for name, task in tasks.items() if task.metrics}
     if not tasks:
@@ -138,7 +141,7 @@ def _task(path: Path, whole: Mapping[str, Any], name: str) -> TaskRun:
         found = whole.get(key)
         return found.get(name) if isinstance(found, dict) else None
 
-    config = told("configs") if isinstance(told("configs"), dict) else {}
+    config = unsecret(told("configs")) if isinstance(told("configs"), dict) else {}
     better = told("higher_is_better") or {}
     metrics = _metrics(path, whole["results"][name], f"results.{name}", told("n-samples"))
     stamp = path.stem.rpartition("_")[2]

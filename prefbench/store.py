@@ -44,6 +44,15 @@ ANSWER_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+ITEM_SCHEMA = pa.schema(
+    [
+        ("item", pa.int64()),
+        ("cluster", pa.string()),
+        ("prompt", pa.string()),
+        ("continuations", pa.list_(pa.string())),
+        ("fields", pa.string()),
+    ]
+)
 
 
 class Batch(NamedTuple):
@@ -121,7 +130,9 @@ class Store:
 
     def items(self, digest: str) -> pa.Table:
         """The prompts and fields behind a cell: `item`, `prompt`, `continuations`, `fields`."""
-        return _read_table(self.folder / "items" / f"{digest}.parquet")
+        table = _read_table(self.folder / "items" / f"{digest}.parquet")
+        # Of no item, nothing tells the columns.
+        return table if table.num_columns else ITEM_SCHEMA.empty_table()
 
     def write_items(self, digest: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Keeps prompts once, however many cells sent them."""

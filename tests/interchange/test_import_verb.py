@@ -11,6 +11,10 @@ from typer.testing import CliRunner
 
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.report.collect import collect
+from prefbench.report.explain.again import again
+from prefbench.report.explain.behind import look_up
+from prefbench.report.explain.explained import as_text
+from prefbench.report.explain.samples import samples_of
 from prefbench.report.imported import EXAMPLES, import_
 from prefbench.report.tables import render
 from tests.interchange.conftest import LIMIT
@@ -66,3 +70,16 @@ def test_hostile_names_reach_no_terminal(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         run(tmp_path / "results_x.json", "--results", tmp_path)
+
+
+def test_a_value_without_items_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "results_1.json"
+    path.write_text(json.dumps({"results": {"quiz": {"acc,none": 0.5}}, "model_name": "dpo"}))
+    run(path, "--results", tmp_path / "results")
+    behind = look_up(tmp_path / "results", ["dpo (lm-eval)", "quiz"])
+    assert samples_of(behind) == []
+    with pytest.raises(InputError, match="has no item 3 here"):
+        samples_of(behind, items=[3])
+    told = as_text(behind, [], again(behind))
+    assert "no weights were looked at: it was imported" in told
+    assert "the hub" not in told

@@ -110,8 +110,8 @@ def _measured(behind: Behind) -> Iterator[str]:
     yield ", ".join(parts)
     if data := manifest.get("data"):
         at = f" at {data['revision']}" if data.get("revision") else ""
-        kind = "local files" if data.get("from") == "files" else "the hub"
-        yield f"data {data.get('title')}{at}, from {kind}"
+        kind = {"files": "from local files", "lm-eval": "as lm-eval was told to load it"}
+        yield f"data {data.get('title')}{at}, {kind.get(data.get('from', ''), 'from the hub')}"
     if sampling := manifest.get("sampling"):
         yield "drawn with " + ", ".join(f"{k} {v!r}" for k, v in sampling.items())
     for key, what in _COUNTS.items():
@@ -183,7 +183,10 @@ def _bytes(behind: Behind) -> Iterator[str]:
     ]
     yield ", ".join(fact for fact in facts if fact)
     path, now = found.get("path"), str(behind.row.path)
-    yield f"then at {path}" + (f", now at {now}" if path != now else "")
+    if "imported" in behind.manifest:  # the path is a place in the table, not on a disk
+        yield "no weights were looked at: it was imported"
+    else:
+        yield f"then at {path}" + (f", now at {now}" if path != now else "")
     origins = found.get("origins", {})
     known = [
         f"{key} {found[key]} ({origins.get(key, '?')})"

@@ -78,10 +78,8 @@ def samples_of(behind: Behind, *, n: int = 3, items: Sequence[int] = ()) -> list
     chosen = list(items) or _extremes(behind, values, n)
     rows = {item: i for i, item in enumerate(measured.items.tolist())}
     if lost := [item for item in chosen if item not in rows]:
-        raise InputError(
-            f"{behind.column.group.task} has no item {lost[0]} here: items go from "
-            f"{min(rows)} to {max(rows)}"
-        )
+        there = f"items go from {min(rows)} to {max(rows)}" if rows else "its value came alone"
+        raise InputError(f"{behind.column.group.task} has no item {lost[0]} here: {there}")
     answers, sent = _answers(behind), _sent(behind)
     heard = _heard(behind, chosen)
     reasons = behind.store.records(behind.cell)["reason"].to_pylist()

@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from prefbench.errors import InputError
 from prefbench.trackers.base import Place, Tracker, need
 from prefbench.trackers.curves import Curve
 
 ABOUT = "prefbench/about"
+LONGEST = 120
+"""Bytes of a folder's name that come from a name of a user's."""
 _UNSAFE = re.compile(r"[^\w.\-]+")
 
 
@@ -44,14 +47,20 @@ class TensorboardTracker(Tracker):
     def folder_of(self, curve: Curve) -> Path:
         """Where a curve's files are; its name, in letters that are safe in paths."""
         parts = [
-            _UNSAFE.sub("_", part).strip(".") or "_" for part in (self.place.project, curve.name)
+            _UNSAFE.sub("_", part).encode()[:LONGEST].decode(errors="ignore").strip(".") or "_"
+            for part in (self.place.project, curve.name)
         ]
         if parts[1] != curve.name:
             parts[1] += f"-{hashlib.sha256(curve.name.encode()).hexdigest()[:6]}"
         return self.place.folder.joinpath(*parts)
 
     def write(self, curve: Curve) -> None:
-        writer = self._writer(str(self.folder_of(curve)))
+        try:
+            writer = self._writer(str(self.folder_of(curve)))
+        except OSError as error:
+            raise InputError(
+                f"{self.place.folder}: cannot be written: {error.strerror or error}"
+            ) from error
         now = time.time()
         try:
             about = self._text(

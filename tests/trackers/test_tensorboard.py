@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from prefbench.errors import InputError
 from prefbench.trackers.base import Place
 from prefbench.trackers.event_files import ABOUT, TensorboardTracker
 from tests.trackers.boards import curves, expected
@@ -64,6 +65,19 @@ def test_no_name_leads_out_of_the_folder(tracker: TensorboardTracker) -> None:
         folder = tracker.folder_of(curve)
         assert folder.parent.parent == tracker.place.folder
         assert folder.name not in ("", ".", "..")
-    names = ("a b", "a_b", "a/b")
+    names = ("a b", "a_b", "a/b", "long" * 99, "long" * 100)
     folders = {tracker.folder_of(dataclasses.replace(curves()[0], name=name)) for name in names}
     assert len(folders) == len(names)
+
+
+def test_a_name_may_be_longer_than_a_folders(tmp_path: Path) -> None:
+    tracker = TensorboardTracker(Place(tmp_path, project="方法" * 99))
+    curve = dataclasses.replace(curves()[0], name="名前" * 99)
+    tracker.write(curve)
+    assert read(tracker.folder_of(curve))
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        TensorboardTracker(Place(tmp_path / "file" / "events")).write(curves()[0])

@@ -115,7 +115,7 @@ def draws(
                 found,
                 [places for _, places in within],
                 confidence=confidence,
-                rng=np.random.default_rng(_seed(group)),
+                rngs=[np.random.default_rng(_seed(group, pool)) for pool, _ in within],
             ),
             kept.n_items,
             aligned.resampling.n_items - kept.n_items,
@@ -222,7 +222,7 @@ def notes_of(pools: Sequence[Pool]) -> list[str]:
     ]
 
 
-def _seed(group: Group) -> int:
-    return int.from_bytes(
-        hashlib.sha256(f"seeds of {group.task}".encode(errors="surrogatepass")).digest()[:4]
-    )
+def _seed(group: Group, pool: Pool) -> int:
+    """Of a row's own seeds' draws: the same whatever else is in the table."""
+    named = f"seeds of {group.task}: {pool.row.method}, {pool.row.step}"
+    return int.from_bytes(hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:4])

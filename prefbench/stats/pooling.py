@@ -17,7 +17,7 @@ def pooled(
     pools: Sequence[Sequence[int]],
     *,
     confidence: float,
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
 ) -> Replicates:
     """Means over the members of pools, with members drawn anew in every resample.
 
@@ -31,7 +31,7 @@ def pooled(
         replicates: of k members, (..., k), from draws of items that they share.
         pools: the members of each pool, as places among the k. A pool of one keeps its replicates.
         confidence: of the intervals that will be made.
-        rng: draws the members.
+        rngs: draw the members, one for each pool, so that none hangs on which others there are.
 
     Returns:
         Replicates (..., n_pools); the jackknife leaves out items, not seeds.
@@ -41,7 +41,7 @@ def pooled(
     """
     n = len(replicates.resampled)
     columns = []
-    for pool in pools:
+    for pool, rng in zip(pools, rngs, strict=True):
         draws = replicates.resampled[:, list(pool)]
         middle = draws.mean(axis=1)
         if len(pool) > 1:

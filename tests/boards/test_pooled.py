@@ -53,6 +53,21 @@ def test_rows_that_differ_in_their_seed_alone_are_one() -> None:
     }
 
 
+def test_a_pools_intervals_do_not_hang_on_other_pools() -> None:
+    ipo = [row(f"ipo-s{i}", "ipo", seed=i) for i in range(1, 3)]
+    whole = gathered([*ROWS, *ipo])
+    others = {f"dpo-s{i}" for i in range(3)}
+    part = dataclasses.replace(
+        whole,
+        checkpoints=tuple(one for one in whole.checkpoints if one.name not in others),
+        measured=tuple(one for one in whole.measured if one.checkpoint not in others),
+    )
+    alone, among = (pooled_board(one, n_resamples=300) for one in (part, whole))
+    for group in (QUIZ, TEXT):
+        key = "IPO, 3 seeds", (group.name, group.shown[0])
+        assert alone.entries[key] == among.entries[key]
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -25,7 +25,7 @@ def replicates(values: np.ndarray, n_resamples: int = 400) -> Replicates:
 
 def test_a_pool_of_one_keeps_its_replicates() -> None:
     found = replicates(np.random.default_rng(0).random((30, 3)))
-    alone = pooled(found, [[2], [0]], confidence=0.95, rng=np.random.default_rng(1))
+    alone = pooled(found, [[2], [0]], confidence=0.95, rngs=[np.random.default_rng(1)] * 2)
     for part, whole in zip(alone, found, strict=True):
         np.testing.assert_array_equal(part, whole[..., [2, 0]])
 
@@ -33,7 +33,7 @@ def test_a_pool_of_one_keeps_its_replicates() -> None:
 def test_seeds_that_agree_are_as_one() -> None:
     values = np.random.default_rng(0).random((30, 1)).repeat(3, axis=1)
     found = replicates(values)
-    both = pooled(found, [[0, 1, 2]], confidence=0.95, rng=np.random.default_rng(1))
+    both = pooled(found, [[0, 1, 2]], confidence=0.95, rngs=[np.random.default_rng(1)])
     np.testing.assert_allclose(both.resampled[:, 0], found.resampled[:, 0])
     assert both.value == pytest.approx(values.mean())
 
@@ -48,7 +48,7 @@ def test_intervals_over_seeds_and_items_hold_the_methods_mean(n_seeds: int, held
         seeds = rng.normal(0, 0.3, n_seeds)
         values = difficulty + seeds + rng.normal(0, 0.5, (n_items, n_seeds))
         found = replicates(values, 300)
-        own = pooled(found, [range(n_seeds)], confidence=0.95, rng=rng).resampled[:, 0]
+        own = pooled(found, [range(n_seeds)], confidence=0.95, rngs=[rng]).resampled[:, 0]
         low, high = percentile_interval(own, confidence=0.95)
         covered += low <= 0 <= high
         low, high = percentile_interval(found.resampled.mean(axis=1), confidence=0.95)

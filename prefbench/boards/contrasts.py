@@ -126,11 +126,13 @@ def named(rows: Sequence[Checkpoint], wanted: str) -> str:
 
 
 def _only(gathered: Gathered, names: Sequence[str]) -> Gathered:
-    """The rows of these names alone; a round robin keeps all, as it is fitted to all."""
+    """The rows of these names alone.
+
+    What was measured stays: a round robin is fitted to all, and noise is known from any row.
+    """
     return dataclasses.replace(
         gathered,
         checkpoints=tuple(row for row in gathered.checkpoints if row.name in names),
-        measured=tuple(one for one in gathered.measured if one.checkpoint in names),
     )
 
 

@@ -169,10 +169,12 @@ def notes_of(told: Told) -> list[str]:
     """How to read the numbers."""
     if not told.contrasts:
         return ["Nothing to compare: no metric that two of the rows have."]
-    level, n = f"{told.confidence:.0%}", len(told.contrasts)
+    level = f"{100 * told.confidence:.6g}%"
+    n = sum(not math.isnan(one.p) for one in told.contrasts)
+    s = "" if n == 1 else "s"
     correction = {
-        "holm": f"by Holm's correction for {n} comparisons",
-        "bh": f"by Benjamini and Hochberg's correction for {n} comparisons",
+        "holm": f"by Holm's correction for {n} comparison{s}",
+        "bh": f"by Benjamini and Hochberg's correction for {n} comparison{s}",
         "none": f"for no number of comparisons, though there are {n}",
     }[told.correction]
     lines = [

@@ -42,6 +42,11 @@ def sentences_of(found: Trajectory) -> list[str]:
             f"tested at {100 - 100 * found.board.confidence:g}% with Holm's correction for the "
             "steps of each column."
         )
+        if any(found.verdict(s, c) == "noise" for s in found.steps for c in found.columns):
+            lines.append(
+                "≈ differs, but by no more than a checkpoint that was measured twice did from "
+                "itself."
+            )
         lines += [line for column in found.columns if (line := _first_worse(found, column))]
     if found.selected is not None and len(found.selected.steps) > 1:
         lines += _best(found.selected, level)

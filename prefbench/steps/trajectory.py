@@ -66,11 +66,16 @@ class Trajectory:
         return self.board.entry(step, column)
 
     def verdict(self, step: Checkpoint, column: Column) -> str:
-        """`better`, `worse` or `different` than the reference; empty if it may be chance."""
+        """`better`, `worse` or `different` than the reference; `noise`; empty if it may be chance.
+
+        `noise` is a difference no larger than one checkpoint's, measured twice.
+        """
         entry = self.entry(step, column)
         p = self.adjusted.get((step.name, column.key), math.nan)
         if entry is None or entry.difference is None or not p < 1 - self.board.confidence:
             return ""
+        if abs(entry.difference.value) <= self.board.noise.get(column.key, -1):
+            return "noise"
         better = column.metric.higher_is_better
         if better is None:
             return "different"
@@ -122,8 +127,8 @@ def trajectory(
     rows = {row.name for row in steps} | ({compared} if compared else set())
     part = dataclasses.replace(
         gathered,
+        # All that was measured stays, as the noise is known from any row.
         checkpoints=tuple(row for row in gathered.checkpoints if row.name in rows),
-        measured=tuple(one for one in gathered.measured if one.checkpoint in rows),
     )
     board = board_of(
         part,

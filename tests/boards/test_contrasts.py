@@ -13,7 +13,7 @@ from prefbench.boards.contrasts import Contrast, contrast
 from prefbench.boards.scored import board_of
 from prefbench.errors import InputError
 from prefbench.leaderboard import Gathered, Measured
-from prefbench.report.compare import STYLES, Told, p_value
+from prefbench.report.compare import STYLES, Told, notes_of, p_value
 from prefbench.stats.estimates import Estimate
 from tests.boards.test_pooled import QUIZ, TEXT, cell, gathered, row
 
@@ -54,6 +54,26 @@ def test_swapped_rows_swap_the_difference() -> None:
             (-other.difference.high, -other.difference.low)
         )
         assert one.p == pytest.approx(other.p)
+
+
+def test_noise_is_known_from_a_row_that_is_not_compared() -> None:
+    whole = gathered()
+    sft = next(one for one in whole.measured if (one.checkpoint, one.group) == ("sft", "quiz"))
+    again = dataclasses.replace(sft, quantities={"acc": sft.quantities["acc"] + 5})
+    noisy = dataclasses.replace(whole, repeated=(again,))
+    quiz, _ = contrast(noisy, ["dpo-s0", "ipo"], n_resamples=300)
+    assert quiz.noise == pytest.approx(5)
+    assert quiz.better(0.05) == "noise"
+
+
+def test_the_notes_say_the_level_and_count_what_was_tested() -> None:
+    whole = gathered()
+    (quiz, text) = contrast(whole, ["dpo-s0", "sft"], confidence=0.995, n_resamples=300)
+    untested = dataclasses.replace(text, p=math.nan)
+    said = " ".join(notes_of(Told((quiz, untested), "holm", 0.995)))
+    assert "99.5% bootstrap intervals" in said
+    assert "for 1 comparison" in said
+    assert "below 0.005" in said
 
 
 def test_each_two_of_three_rows_are_one_family() -> None:

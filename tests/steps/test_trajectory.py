@@ -11,6 +11,7 @@ import pytest
 from prefbench.errors import InputError
 from prefbench.leaderboard import Gathered, Group, Measured, Ranked
 from prefbench.records import Checkpoint
+from prefbench.report.steps import sentences_of
 from prefbench.stats.estimates import Estimate
 from prefbench.steps.trajectory import Trajectory, trajectory
 
@@ -64,6 +65,17 @@ def follow(
 ) -> Trajectory:
     data = Gathered(tuple(rows), tuple(groups), tuple(cells), **(gathered or {}))
     return trajectory(data, run, n_resamples=1000, **asked)
+
+
+def test_a_loss_within_the_noise_is_none() -> None:
+    cells = rising([0.0, -0.3, -0.3, -0.9])
+    other = step(None, "ipo")
+    first, again = cell(other, BASE), cell(other, BASE + 0.5)
+    found = follow([*cells, first], rows=(*STEPS, SFT, other), gathered={"repeated": (again,)})
+    (column,) = found.columns
+    assert [found.verdict(one, column) for one in STEPS] == ["", "noise", "noise", "worse"]
+    assert found.first_worse(column) == STEPS[3]
+    assert any(line.startswith("≈") for line in sentences_of(found))
 
 
 def test_first_step_that_is_worse_and_whether_it_stays_so() -> None:

@@ -9,7 +9,7 @@ import re
 import shlex
 import time
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from prefbench.errors import InputError
 from prefbench.trackers.base import Place, Tracker, need
@@ -61,8 +61,9 @@ class MlflowTracker(Tracker):
     def write(self, curve: Curve) -> None:
         try:
             self._write(curve)
-        except self._mlflow.exceptions.MlflowException as error:
-            raise InputError(f"{self.destination}: MLflow refuses: {error}") from error
+        except (self._mlflow.exceptions.MlflowException, ImportError, OSError) as error:
+            said = _without_password(str(error), self.uri)
+            raise InputError(f"{self.destination}: MLflow refuses: {said}") from error
 
     def _write(self, curve: Curve) -> None:
         client = self._client()
@@ -104,6 +105,14 @@ class MlflowTracker(Tracker):
             return str(found[0].info.run_id)
         made = client.create_run(number, run_name=curve.name, tags={TAG: curve.id})
         return str(made.info.run_id)
+
+
+def _without_password(text: str, uri: str) -> str:
+    """What MLflow says, which may quote the whole address."""
+    secret = urlsplit(uri).password
+    for form in (secret, unquote(secret)) if secret else ():
+        text = text.replace(form, "…")
+    return text
 
 
 def _names(curve: Curve) -> dict[str, str]:

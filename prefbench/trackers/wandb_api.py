@@ -57,6 +57,12 @@ class WandbTracker(Tracker):
         return self.mode == "offline"
 
     def write(self, curve: Curve) -> None:
+        try:
+            self._write(curve)
+        except (self._wandb.errors.Error, OSError) as error:
+            raise InputError(f"{self.destination}: W&B refuses: {error}") from error
+
+    def _write(self, curve: Curve) -> None:
         self.place.folder.mkdir(parents=True, exist_ok=True)
         run = self._wandb.init(
             project=self.place.project,
@@ -126,6 +132,12 @@ class TrackioTracker(Tracker):
         return not self.elsewhere
 
     def write(self, curve: Curve) -> None:
+        try:
+            self._write(curve)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{self.destination}: trackio refuses: {error}") from error
+
+    def _write(self, curve: Curve) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # it says much, with colours
             run = self._trackio.init(
                 project=self.place.project,

@@ -84,6 +84,12 @@ def test_a_token_in_an_address_is_not_written_down(folder: Path, monkeypatch: An
     assert TrackioTracker(Place(folder, offline=True)).is_local
 
 
+@with_trackio
+def test_what_trackio_refuses_is_told(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"trackio refuses: .*too long"):
+        TrackioTracker(Place(folder, "long" * 99)).write(curves()[0])
+
+
 @pytest.mark.skipif(HAS_TRACKIO, reason="trackio is here")
 def test_without_trackio_the_command_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'pip install "prefbench\[trackio\]"'):

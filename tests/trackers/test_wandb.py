@@ -181,3 +181,9 @@ def test_login_is_found_without_asking(tmp_path: Path, monkeypatch: Any) -> None
     monkeypatch.setenv("WANDB_API_KEY", "made-up")
     assert is_logged_in()
     assert "made-up" not in WandbTracker(Place(tmp_path)).destination
+
+
+@pytest.mark.parametrize("project", ["a/b", "long" * 99])
+def test_what_wandb_refuses_is_told(project: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="W&B refuses: Invalid project name"):
+        WandbTracker(Place(tmp_path / "new", project, offline=True)).write(curves()[0])

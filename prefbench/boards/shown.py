@@ -17,6 +17,11 @@ from prefbench.stats.corrections import Correction, corrected, letter_groups
 from prefbench.stats.pairs import MANY
 from prefbench.stats.significance import detectable, items_needed
 
+LEFT_OUT = (
+    "Values on too few of the items, or that came without items, are compared with the baseline at "
+    "most, and are nowhere counted among the best."
+)
+
 _Key = tuple[str, tuple[str, str]]
 
 
@@ -126,6 +131,8 @@ class Shown:
     def notes(self) -> list[str]:
         """How to read intervals, marks and letters, as sentences for below a table."""
         board = self.board
+        if not any(self.entry(row, column) for row in board.rows for column in self.columns):
+            return ["Nothing was measured."]
         level, alpha = (f"{100 * share:.6g}%" for share in (board.confidence, self.alpha))
         lines = [f"Values with {level} bootstrap intervals over items; percentages for shares."]
         if self.n_comparisons:
@@ -149,6 +156,8 @@ class Shown:
             lines.append(f"▲ better, ▼ worse, ≠ different from {board.baseline}.")
         if any(rivals.letters for rivals in self.rivals.values()):
             lines.append("Rows that share a letter may be alike; the best has an a.")
+        if self.leaves_out_rows():
+            lines.append(LEFT_OUT)
         if self.by_baseline:
             lines.append(
                 "Detectable: a difference to the baseline that these items show with 80% power."
@@ -159,6 +168,16 @@ class Shown:
                 "twice did from itself."
             )
         return lines
+
+    def leaves_out_rows(self) -> bool:
+        """Whether a value has no place among the rows that were compared with each other."""
+        return any(
+            row.name not in rivals.rows
+            for column in self.columns
+            if (rivals := self.rivals.get(column.key)) and rivals.rows
+            for row in self.board.rows
+            if (entry := self.entry(row, column)) and not math.isnan(entry.score.estimate.value)
+        )
 
     def _unpaired(self) -> Iterator[bool]:
         """Of each difference that was tested, whether it is between values that share no items."""

@@ -110,7 +110,8 @@ def _feet(shown: Shown) -> tuple[list[str], list[list[str]]]:
 def _foot(shown: Shown, column: Column) -> tuple[str, str, str]:
     """How many items a column has, the difference that they show, and the engine's noise."""
     entries = [shown.entry(row, column) for row in shown.board.rows]
-    counts = sorted({entry.score.estimate.n for entry in entries if entry})
+    # 0: nobody said how many, or there is no value.
+    counts = sorted({entry.score.estimate.n for entry in entries if entry} - {0})
     n = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
     least, noise = shown.detectable(column), shown.board.noise.get(column.key)
     return (
@@ -296,7 +297,7 @@ def figure(value: float, metric: Metric) -> str:
     if metric.unit == "percent":
         text = f"{100 * value:.1f}"
     elif abs(value) >= 1e4:
-        text = f"{value:.4g}"
+        text = f"{value:.3e}"
     elif metric.unit == "perplexity":
         text = f"{value:.2f}" if value < 100 else f"{value:.1f}"
     else:

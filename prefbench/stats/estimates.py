@@ -162,7 +162,8 @@ def with_interval(
     if not np.isfinite(low):
         return Estimate(value, low, high, n, n_missing, "none")
     # A share at an end has replicates without spread, and Wilson's interval instead of them.
-    se = np.nan if used == "wilson" else float(resampled.std(ddof=1))
+    with np.errstate(over="ignore"):  # perplexities of a diverged model: infinity is true of them
+        se = np.nan if used == "wilson" else float(resampled.std(ddof=1))
     return Estimate(value, low, high, n, n_missing, used, se, p)
 
 

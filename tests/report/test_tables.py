@@ -12,7 +12,7 @@ from prefbench.errors import InputError
 from prefbench.leaderboard import Board, Group, Measured
 from prefbench.metrics import Metric, metric_named
 from prefbench.records import Checkpoint
-from prefbench.report.tables import STYLES, plain, render, written
+from prefbench.report.tables import STYLES, figure, plain, render, written
 from prefbench.stats.estimates import Estimate
 from tests.boards.made import build_board
 
@@ -132,7 +132,7 @@ ACC, PPL, AGILITY = (metric_named(n) for n in ("acc", "perplexity", "agility"))
     [
         (ACC, Estimate(0.5, 0.25, 1.0, 9), "50.0 [25.0, 100.0]"),
         (PPL, Estimate(12.345, 11.0, 99.994, 9), "12.35 [11.00, 99.99]"),
-        (PPL, Estimate(847.0, 123.4, 5e9, 9), "847.0 [123.4, 5e+09]"),
+        (PPL, Estimate(847.0, 123.4, 5e9, 9), "847.0 [123.4, 5.000e+09]"),
         (AGILITY, Estimate(-0.0001, -0.25, 12.5, 9), "0.000 [-0.250, 12.50]"),
         (ACC, Estimate(0.5, np.nan, np.nan, 1), "50.0"),
         (ACC, Estimate(np.nan, np.nan, np.nan, 0), "undefined"),
@@ -149,3 +149,38 @@ def test_an_unknown_format_is_refused() -> None:
 
 def test_plain_keeps_letters_of_all_scripts() -> None:
     assert plain("é 日本 α\x07\n") == "é 日本 α  "
+
+
+def test_large_figures_keep_their_digits() -> None:
+    perplexity = metric_named("perplexity.v1")
+    assert figure(-10003.0, perplexity) == "-1.000e+04"
+    assert figure(1.25e58, perplexity) == "1.250e+58"
+
+
+def test_a_row_on_too_few_items_is_told_of_and_one_without_values_counts_no_items() -> None:
+    rows = [Checkpoint(name, Path(name), "ready", method=name) for name in ("sft", "dpo", "ipo")]
+    group = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": True})
+    items = np.arange(60, dtype=np.int32)
+    right = np.tile([0.0, 1.0, 1.0], 20)
+    partly = np.where(items < 20, right, np.nan)
+
+    def text(values: np.ndarray) -> str:
+        columns = (right, right[::-1].copy(), values)
+        cells = [
+            Measured(row.name, "quiz", items, items, {"acc": column})
+            for row, column in zip(rows, columns, strict=True)
+        ]
+        return render(build_board(rows, [group], cells), "text")
+
+    assert "too few of the items" in text(partly)
+    assert "too few of the items" not in text(right)
+    nothing = text(np.full(60, np.nan))
+    assert "undefined" in nothing
+    assert "0–60" not in nothing
+
+
+def test_a_table_of_nothing_says_so() -> None:
+    row = Checkpoint("sft", Path("sft"), "ready", method="sft")
+    text = render(build_board([row], [], []), "text")
+    assert "Nothing was measured." in text
+    assert "interval" not in text

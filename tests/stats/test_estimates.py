@@ -1,5 +1,7 @@
 """From columns of per-item numbers to a value with its interval."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -111,6 +113,15 @@ def test_without_items_the_value_is_nan(n):
     found = estimate(with_ones(np.full(n, np.nan)), mean, resampling=items(n), proportion=True)
     assert np.isnan(found[:3]).all()
     assert found[3:6] == (0, n, "none")
+
+
+def test_values_near_the_largest_float_have_an_interval_and_give_no_warning():
+    columns = with_ones(-np.random.default_rng(0).gamma(4.0, 100.0, 50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = estimate(columns, perplexity, resampling=items(50))
+    assert np.isfinite(found.low)
+    assert found.se > 1e154  # or infinite: its square fits no float
 
 
 def test_a_statistic_undefined_in_some_resamples_has_no_interval():

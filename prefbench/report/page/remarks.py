@@ -53,6 +53,8 @@ def _missing(shown: Shown) -> list[Remark]:
                 if (name := label(row, shown.board)) not in who:
                     who.append(name)
     n_ready = sum(row.state == "ready" for row in shown.board.rows)
+    if not shown.columns:
+        return [Remark("missing", "nothing was measured")]
     return [
         Remark(
             "missing",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from prefbench.boards.shown import Shown
+from prefbench.boards.shown import LEFT_OUT, Shown
 from prefbench.leaderboard import Column, Gathered, Group
 from prefbench.metrics import Metric
 from prefbench.records import Checkpoint
@@ -240,6 +240,8 @@ def warnings(shown: Shown) -> list[str]:
             f"A length-controlled win rate has an interval from {FEWEST} wins and {FEWEST} losses "
             "on; without one it may be far off."
         )
+    if shown.leaves_out_rows():
+        told.append(LEFT_OUT)
     if any(entry.difference and entry.difference.method == "unpaired" for entry in entries):
         told.append("Values that came without items are compared unpaired, by standard errors.")
     if any(column.group.conditions for column in shown.columns):

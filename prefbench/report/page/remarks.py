@@ -36,6 +36,7 @@ def remarks_of(shown: Shown, more: Sequence[str] = ()) -> list[Remark]:
         if row.state != "ready"
     ]
     found += _missing(shown)
+    found += _without_values(shown)
     found += _limited(shown)
     found += [Remark("note", f"{note}.") for note in dict.fromkeys(shown.board.notes)]
     found += [Remark("note", f"{note}.") for note in more]
@@ -66,6 +67,19 @@ def _missing(shown: Shown) -> list[Remark]:
         )
         for reason, told in reasons.items()
     ]
+
+
+def _without_values(shown: Shown) -> list[Remark]:
+    """Where rows lack the values of some items."""
+    lacking: dict[str, dict[str, None]] = {}
+    for column in shown.columns:
+        for row in shown.board.rows:
+            entry = shown.entry(row, column)
+            if entry and entry.score.estimate.n_missing:
+                who = lacking.setdefault(column.group.name, {})
+                who[label(row, shown.board)] = None
+    told = "; ".join(f"{group}: {', '.join(who)}" for group, who in lacking.items())
+    return [Remark("missing", f"some items have no value — {told}")] if told else []
 
 
 def _limited(shown: Shown) -> list[Remark]:

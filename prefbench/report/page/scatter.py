@@ -60,6 +60,7 @@ def _scatter(shown: Shown, across: Column, up: Column) -> Markup | None:
         (row, first.score.estimate, second.score.estimate)
         for row in shown.board.rows
         if (first := shown.board.entry(row, across)) and (second := shown.board.entry(row, up))
+        if math.isfinite(first.score.estimate.value) and math.isfinite(second.score.estimate.value)
     ]
     height = 270.0
     x = axis([v for _, one, _ in rows for v in one[:3]], 44, WIDTH - 14, log=True, around=0.08)

@@ -288,7 +288,7 @@ def _answer(item: int, sample: Sample) -> Answer:
         parts = reply if isinstance(reply, list) and reply else [reply]
         try:
             logps.append(float(parts[0]))
-        except (ValueError, TypeError):
+        except (OverflowError, TypeError, ValueError):
             return Answer(item)
         greedy.append(str(parts[1]) == "True" if len(parts) > 1 else False)
     sizes = tuple(len(text.encode(errors="replace")) for text in continuations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,9 @@ def split(run: ModelRun, task: TaskRun) -> tuple[Columns, dict[str, Aggregate]]:
     metrics = metrics_of(columns, task.higher_is_better)
     means = {
         entry.get("metric")
-        for entry in task.config.get("metric_list") or ()
+        for entry in _list(task.config.get("metric_list"))
         if isinstance(entry, dict) and entry.get("aggregation") == "mean"
+        if isinstance(entry.get("metric"), str)
     }
     kept: Columns = {}
     whole: dict[str, Aggregate] = {}
@@ -51,6 +53,10 @@ def split(run: ModelRun, task: TaskRun) -> tuple[Columns, dict[str, Aggregate]]:
         else:
             whole[name] = aggregate
     return kept, whole
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _columns(samples: Iterable[Sample]) -> Columns:

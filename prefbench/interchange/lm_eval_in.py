@@ -81,7 +81,9 @@ class ModelRun:
     def limit(self) -> int | None:
         """How many documents from the head; a share of them is no number, and is left to n."""
         limit = self.config.get("limit")
-        return int(limit) if isinstance(limit, int | float) and limit >= 1 else None
+        if not isinstance(limit, int | float) or not 1 <= limit < math.inf:
+            return None
+        return int(limit)
 
 
 def results_files(paths: Sequence[Path]) -> list[Path]:
@@ -111,6 +113,13 @@ def read_run(path: Path) -> ModelRun:
         InputError: a file cannot be read, is cut off, holds no results, holds a value that is no
             finite number, or the samples are not those of these results.
     """
+    try:
+        return _run(path)
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not as lm-eval writes it, nor its samples: {error}") from error
+
+
+def _run(path: Path) -> ModelRun:
     raw = _bytes(path)
     whole = _parsed(raw, str(path))
     results = _mapping(whole, "results", path)
@@ -131,9 +140,14 @@ def read_run(path: Path) -> ModelRun:
         _model_name(whole, config) or path.parent.name or path.stem,
         config,
         bool(whole.get("chat_template")) or bool(whole.get("chat_template_sha")),
-        float(whole["date"]) if isinstance(whole.get("date"), int | float) else None,
+        _date(whole.get("date")),
         tasks,
     )
+
+
+def _date(value: Any) -> float | None:
+    """Seconds since 1970, up to the year 3000."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 32_503_680_000 else None
 
 
 def _task(path: Path, whole: Mapping[str, Any], name: str) -> TaskRun:
@@ -221,7 +235,7 @@ def _samples(
 
 def _sample(where: str, row: Mapping[str, Any], metrics: Mapping[str, Aggregate]) -> Sample:
     doc_id = row.get("doc_id")
-    if not isinstance(doc_id, int) or isinstance(doc_id, bool) or doc_id < 0:
+    if not isinstance(doc_id, int) or isinstance(doc_id, bool) or not 0 <= doc_id < 2**31:
         raise InputError(f"{where}, key 'doc_id': holds {shown(doc_id)} where a number is needed")
     document = row.get("doc")
     if not isinstance(document, dict):
@@ -305,4 +319,16 @@ def _parsed(raw: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not JSON ({error}); was it cut off?") from error
     if not isinstance(value, dict):
         raise InputError(f"{where}: holds {shown(value)} where an object is needed")
+    found: dict[str, Any] = _writable(value) if b"\\u" in raw else value
+    return found
+
+
+def _writable(value: Any) -> Any:
+    """With replacement signs for halves of characters, which JSON can hold and no file can."""
+    if isinstance(value, dict):
+        return {_writable(name): _writable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return value

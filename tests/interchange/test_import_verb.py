@@ -17,6 +17,7 @@ from prefbench.report.explain.explained import as_text
 from prefbench.report.explain.samples import samples_of
 from prefbench.report.imported import EXAMPLES, import_
 from prefbench.report.tables import render
+from prefbench.store import Store
 from tests.interchange.conftest import LIMIT
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -83,3 +84,30 @@ def test_a_value_without_items_is_explained(tmp_path: Path) -> None:
     told = as_text(behind, [], again(behind))
     assert "no weights were looked at: it was imported" in told
     assert "the hub" not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("higher_is_better", {"quiz": "x"}), ("results", {"quiz": {"acc,none": 10**400}})],
+)
+def test_what_lm_eval_does_not_write_is_said(key: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "results_1.json"
+    path.write_text(json.dumps({"results": {"quiz": {"acc,none": 0.5}}, key: value}))
+    with pytest.raises(InputError, match="not as lm-eval writes it"):
+        run(path, "--results", tmp_path / "results")
+
+
+def test_halves_of_characters_and_impossible_dates_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "results_1.json"
+    whole = {"results": {"quiz": {"acc,none": 1.0}}, "date": 1e300, "config": {"limit": 1e400}}
+    path.write_text(json.dumps(whole | {"configs": {"quiz": {"metric_list": 3}}}))
+    row = {"doc_id": 0, "doc": {"question": "\ud83d, \U0001f600"}, "metrics": ["acc"], "acc": 1.0}
+    (tmp_path / "samples_quiz_1.jsonl").write_text(json.dumps(row) + "\n")
+    (told, _) = run(path, "--results", tmp_path / "results")
+    assert told.endswith("acc of 1 items")
+    store = Store(tmp_path / "results", create=False)
+    (cell,) = (cell for plan in store.plans() for cell in plan["cells"])
+    manifest = store.manifest(cell["cell"])
+    assert manifest is not None
+    (kept,) = store.items(manifest["items"]).to_pylist()
+    assert json.loads(kept["fields"]) == {"question": "\ufffd, \U0001f600"}

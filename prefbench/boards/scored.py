@@ -159,7 +159,7 @@ def _score_group(group: Group, members: Sequence[Measured], settings: _Settings)
     unpaired = [i for i, one in enumerate(members) if one.sure]
     for column, (name, metric), (own, gaps, pairs) in zip(columns, metrics, found, strict=True):
         told = [
-            _told(one, name, estimate, settings.confidence)
+            _told(one, name, metric, estimate, settings.confidence)
             for one, estimate in zip(members, own, strict=True)
         ]
         known = _known(members, told, gaps, name, baseline, settings.confidence)
@@ -248,10 +248,15 @@ def _on_elo(estimate: Estimate, mean: float = 1500) -> Estimate:
     return estimate._replace(value=value, low=low, high=high, se=se)
 
 
-def _told(one: Measured, name: str, estimate: Estimate, confidence: float) -> Estimate:
+def _told(
+    one: Measured, name: str, metric: Metric, estimate: Estimate, confidence: float
+) -> Estimate:
     """The estimate, what was given instead, or what may be said of one that ended when sure."""
     if name in one.given:
-        return with_normal_interval(one.given[name], confidence=confidence)
+        given = with_normal_interval(one.given[name], confidence=confidence)
+        if metric.proportion and 0 <= given.value <= 1 and np.isfinite(given.se):
+            given = given._replace(low=max(0.0, given.low), high=min(1.0, given.high))
+        return given
     if one.sure is None:
         return estimate
     if name == "win_rate":

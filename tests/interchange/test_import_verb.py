@@ -111,3 +111,12 @@ def test_halves_of_characters_and_impossible_dates_do_no_harm(tmp_path: Path) ->
     assert manifest is not None
     (kept,) = store.items(manifest["items"]).to_pylist()
     assert json.loads(kept["fields"]) == {"question": "\ufffd, \U0001f600"}
+
+
+def test_no_share_reaches_beyond_all_items(tmp_path: Path) -> None:
+    path = tmp_path / "results_1.json"
+    path.write_text(json.dumps({"results": {"quiz": {"acc,none": 0.9, "acc_stderr,none": 0.2}}}))
+    run(path, "--results", tmp_path / "results")
+    (found,) = collect(tmp_path / "results").entries.values()
+    assert found.score.estimate.low == pytest.approx(0.508, abs=1e-3)
+    assert found.score.estimate.high == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_the_table_knows_the_noise_of_what_was_measured_twice(
     assert "noise" in render(board)
     assert "sft was measured twice on demo_everyday" in "".join(board.notes)
     assert len(board.rows) == len(collect(results, plan=once.plan).rows)
+
+
+def test_rows_that_share_a_cell_are_told_by_their_own_names(
+    runs: Path,  # noqa: F811
+    mirror: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(runs / "sft", runs / "copy")
+    results, settings = tmp_path / "results", dataclasses.replace(TWICE, max_length=24)
+    run(runs, tasks=["demo_everyday", "demo_arithmetic"], results=results,
+        settings=settings, mirrors=[mirror])  # fmt: skip
+    said = gather(results).notes
+    assert len([note for note in said if "measured twice" in note]) == 1
+    assert not any("copy, copy" in note or "sft, sft" in note for note in said), said
 
 
 def test_noise_is_the_largest_gap_of_a_checkpoint_to_itself(

@@ -131,7 +131,8 @@ def _gathered(
             failure = cell["missing"] or store.failure(cell["cell"])
             reasons[checkpoint, group] = failure or "not measured yet"
         else:
-            manifests[group].append(manifest)
+            named = {**manifest["checkpoint"], "name": checkpoint}  # rows may share a cell
+            manifests[group].append({**manifest, "checkpoint": named})
             measured.append(_measured(store, cell["cell"], checkpoint, group, manifest))
     repeated = list(_repeated(store, cells, again, {(m.checkpoint, m.group) for m in measured}))
     robins, missing = [], []
@@ -153,9 +154,7 @@ def _gathered(
             robins.append(ranked(store, group, sealed))
     groups = [_group(name, latest[name], found) for name, found in manifests.items()]
     notes = [note for group in groups for note in group.notes]
-    for name in dict.fromkeys(one.checkpoint for one in repeated):
-        tasks = [one.group for one in repeated if one.checkpoint == name]
-        notes.append(f"{name} was measured twice on {', '.join(tasks)}: noise is how they differ")
+    notes += _twice(repeated)
     notes += [
         f"{group}: {first} and {second} were not compared, and the strengths do without: {reason}"
         for group, first, second, reason in missing
@@ -174,6 +173,21 @@ def _gathered(
             for one in measured
         },
     )
+
+
+def _twice(repeated: Sequence[Measured]) -> list[str]:
+    """Who was measured twice, together where it was on the same tasks."""
+    tasks: dict[str, list[str]] = {}
+    for one in repeated:
+        tasks.setdefault(one.checkpoint, []).append(one.group)
+    rows: dict[str, list[str]] = {}
+    for name, groups in tasks.items():
+        rows.setdefault(", ".join(groups), []).append(name)
+    return [
+        f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} measured twice on {groups}: "
+        "noise is how they differ"
+        for groups, names in rows.items()
+    ]
 
 
 def _repeated(

@@ -55,7 +55,9 @@ def pools_of(checkpoints: Sequence[Checkpoint]) -> list[Pool]:
             continue
         title = METHODS.get(method, method)
         name = f"{title}, {len(ready)} seeds"
-        if any(other != (method, step) and other[0] == method for other in alike):
+        if step is not None and any(
+            other != (method, step) and other[0] == method for other in alike
+        ):
             name += f", step {step}"
         one = Checkpoint(name, Path(), "ready", method=method, step=step)
         pools.append(Pool(one, tuple(row.name for row in ready)))
@@ -162,6 +164,7 @@ def pooled_board(
             n_missing=one.n_missing,
             confidence=confidence,
             method="percentile",
+            proportion=metric.proportion,
             pairs=len(names) > 1,
             in_logs=metric.exponential,
         )

@@ -53,6 +53,11 @@ def test_rows_that_differ_in_their_seed_alone_are_one() -> None:
     }
 
 
+def test_a_pool_without_a_step_is_not_named_by_one() -> None:
+    rows = [row(f"{step}-{i}", "dpo", seed=i, step=step) for step in (10, None) for i in (1, 2)]
+    assert {pool.row.name for pool in pools_of(rows)} == {"DPO, 2 seeds, step 10", "DPO, 2 seeds"}
+
+
 def test_a_pools_intervals_do_not_hang_on_other_pools() -> None:
     ipo = [row(f"ipo-s{i}", "ipo", seed=i) for i in range(1, 3)]
     whole = gathered([*ROWS, *ipo])
@@ -174,3 +179,14 @@ def test_a_summary_needs_a_baseline() -> None:
     rows = [row("dpo", "dpo"), row("ipo", "ipo")]
     with pytest.raises(InputError, match="needs a baseline"):
         summary_board(gathered(rows))
+
+
+def test_seeds_that_are_all_right_are_not_certain() -> None:
+    cells = tuple(
+        cell(one, QUIZ, np.ones(N) if one.method == "dpo" else np.arange(N) % 2.0) for one in ROWS
+    )
+    board = pooled_board(Gathered(tuple(ROWS), (QUIZ,), cells), n_resamples=50)
+    estimate = board.entries["DPO, 3 seeds", board.columns[0].key].score.estimate
+    assert estimate.value == estimate.high == 1
+    assert estimate.method == "wilson"
+    assert estimate.low < 0.98

@@ -41,10 +41,8 @@ def blocks_of(
 
 def escaped(text: str) -> str:
     """Text that Markdown and the HTML in it leave as it is."""
-    for sign in "\\`*_|<>[]#":
-        text = text.replace(
-            sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign]
-        )
+    for sign in "&<>\\`*_|[]#":  # & first: what stands for another sign begins with it
+        text = text.replace(sign, {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
     return text
 
 

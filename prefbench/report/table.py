@@ -94,7 +94,10 @@ def table(
         if pool_seeds:
             raise InputError(f"--format {form.value} is of checkpoints: leave out --pool-seeds")
         files = export(form.value, results, out, tasks=task, baseline=baseline)
-        print("\n".join(map(str, files)))
+        for file in files:
+            print(file)
+        if not files:
+            print("no file was written", file=sys.stderr)
         return
     from prefbench.boards.pooled import pooled_board
     from prefbench.boards.scored import board_of

@@ -169,8 +169,12 @@ def pooled_board(
             in_logs=metric.exponential,
         )
         columns.append(one.column)
-        for name, own, gap in zip(names, found.estimates, found.differences, strict=True):
+        for pool, own, gap in zip(one.pools, found.estimates, found.differences, strict=True):
+            name = pool.row.name
             task = one.column.group.task
+            # Few seeds reach far, and no share lies beyond its ends.
+            if metric.proportion and len(pool.members) > 1:
+                own = own._replace(low=max(own.low, 0.0), high=min(own.high, 1.0))
             score = Score(name, task, metric.name, own, metric.higher_is_better)
             entries[name, one.column.key] = Entry(score, gap)
         if found.pairs:

@@ -93,8 +93,8 @@ def summary_board(
             contests[column.key] = Contest(tuple(names), told.pairs)
     listed = ", ".join(f"{one.column.group.name} ({one.column.metric.title})" for one in tasks)
     notes = [
-        f"all tasks: differences to {base} in standard deviations of an item's difference, above 0 "
-        f"is better, over {listed}"
+        f"all tasks: differences to {base} in standard deviations of an item's difference, taken "
+        f"over the rows shown; above 0 is better; over {listed}"
     ]
     notes += [
         f"{one.column.group.name} is left out: no row differs from another"

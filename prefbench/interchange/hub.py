@@ -104,12 +104,12 @@ def write_model_index(results: Sequence[Result], confidence: float, folder: Path
             {"model-index": [{"name": checkpoint, "results": parts}]}, sort_keys=False
         )
         place = folder / names[checkpoint] / "README.md"
-        paths.append(write_text(place, ["---\n", head, "---\n", _BODY.format(confidence)]))
+        paths.append(write_text(place, ["---\n", head, "---\n", _BODY.format(100 * confidence)]))
     return paths
 
 
 _BODY = """
-Evaluated with prefbench. Each value in the head has its {:.0%} bootstrap interval over items, its
+Evaluated with prefbench. Each value in the head has its {:.6g}% bootstrap interval over items, its
 standard error and the number of items in `args`; shares are percentages.
 """
 
@@ -141,7 +141,7 @@ def _notes(one: Result, value: Value, confidence: float) -> str:
     low, high = shown(estimate.low, value.metric), shown(estimate.high, value.metric)
     told = [value.metric.name, f"{one.manifest['task'].get('n_shots') or 0}-shot"]
     if math.isfinite(low):
-        told.append(f"{confidence:.0%} interval {low:.2f} to {high:.2f}")
+        told.append(f"{100 * confidence:.6g}% interval {low:.2f} to {high:.2f}")
     told.append(f"{estimate.n} items")
     if one.manifest["identity"].get("chat"):
         told.append("chat template")

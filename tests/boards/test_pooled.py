@@ -190,3 +190,15 @@ def test_seeds_that_are_all_right_are_not_certain() -> None:
     assert estimate.value == estimate.high == 1
     assert estimate.method == "wilson"
     assert estimate.low < 0.98
+
+
+def test_a_pooled_share_lies_between_none_and_all() -> None:
+    rng = np.random.default_rng(1)
+    shares = {"dpo-s0": 0.9, "dpo-s1": 0.3, "dpo-s2": 0.6}
+    cells = tuple(
+        cell(one, QUIZ, (rng.random(N) < shares.get(one.name, 0.5)).astype(float)) for one in ROWS
+    )
+    board = pooled_board(Gathered(tuple(ROWS), (QUIZ,), cells), n_resamples=500)
+    estimate = board.entries["DPO, 3 seeds", board.columns[0].key].score.estimate
+    assert 0 <= estimate.low < 0.2
+    assert estimate.high == 1

@@ -76,7 +76,7 @@ def _value(behind: Behind) -> Iterator[str]:
 
 def _interval(behind: Behind) -> Iterator[str]:
     estimate = behind.entry.score.estimate
-    level = f"{behind.board.confidence:.0%}"
+    level = f"{100 * behind.board.confidence:.6g}%"
     if estimate.method in ("percentile", "bca") or estimate.method.startswith("percentile"):
         yield (
             f"{level}, {estimate.method} bootstrap: {behind.n_resamples:,} resamples of "

@@ -132,7 +132,7 @@ def _rendered(shown: Shown, **facts: Any) -> str:
         shown=shown,
         table=table_of(shown),
         n_checkpoints=len(shown.board.rows),
-        level=f"{shown.board.confidence:.0%}",
+        level=f"{100 * shown.board.confidence:.6g}%",
         correction=CORRECTIONS[shown.correction],
         version=__version__,
         look=look,

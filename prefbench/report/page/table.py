@@ -246,7 +246,7 @@ def details_of(shown: Shown, row: Checkpoint, column: Column, entry: Entry) -> l
     """All that is known of a value, line by line."""
     estimate, metric = entry.score.estimate, column.metric
     lines = [_about(shown, row, column)]
-    level = f"{shown.board.confidence:.0%}"
+    level = f"{100 * shown.board.confidence:.6g}%"
     value = figure(estimate.value, metric) + (" %" if metric.unit == "percent" else "")
     if math.isnan(estimate.low):
         lines.append(f"{value}, without an interval")
@@ -265,7 +265,7 @@ def details_of(shown: Shown, row: Checkpoint, column: Column, entry: Entry) -> l
 
 def _difference(shown: Shown, row: Checkpoint, column: Column, gap: Estimate) -> list[str]:
     metric = column.metric
-    level = f"{shown.board.confidence:.0%}"
+    level = f"{100 * shown.board.confidence:.6g}%"
     said = f"difference to {shown.board.baseline}: {signed(gap.value, metric)}"
     if not math.isnan(gap.low):
         said += f", {level} interval {signed(gap.low, metric)} to {signed(gap.high, metric)}"

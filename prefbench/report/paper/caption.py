@@ -111,7 +111,7 @@ def intervals(shown: Shown, style: IntervalStyle = "bracket") -> str:
         return ""
     methods = {estimate.method.partition(",")[0] for estimate, _ in known}
     kind = "BCa bootstrap" if "bca" in methods else "bootstrap"
-    what = f"{shown.board.confidence:.0%} {kind} interval"
+    what = f"{100 * shown.board.confidence:.6g}% {kind} interval"
     exceptions = [text for method, text in _EXCEPTIONS.items() if method in methods]
     if style == "bracket":
         said = f"Brackets hold {what}s over items"

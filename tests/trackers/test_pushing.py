@@ -117,7 +117,7 @@ def test_what_was_sent_before_a_failure_is_recorded(
     first, second, third = curves()
     blocked = tracker.folder_of(second)
     blocked.write_text("a file where the folder belongs")
-    with pytest.raises(OSError, match="exist"):
+    with pytest.raises(InputError, match="cannot be written"):
         push([first, second, third], tracker, tmp_path)
     blocked.unlink()
     assert [one.n_points for one in push([first, second, third], tracker, tmp_path)] == [0, 1, 1]

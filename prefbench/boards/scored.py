@@ -156,7 +156,6 @@ def _score_group(group: Group, members: Sequence[Measured], settings: _Settings)
         confidence=settings.confidence,
         method=settings.interval,
     )
-    unpaired = [i for i, one in enumerate(members) if one.sure]
     for column, (name, metric), (own, gaps, pairs) in zip(columns, metrics, found, strict=True):
         told = [
             _told(one, name, metric, estimate, settings.confidence)
@@ -169,6 +168,7 @@ def _score_group(group: Group, members: Sequence[Measured], settings: _Settings)
             for one, estimate, gap in zip(members, told, known, strict=True)
             if one.quantities or name in one.given
         ]
+        unpaired = [i for i, one in enumerate(members) if one.sure or name in one.given]
         yield column, entries, pairs and _contest(at, pairs.without(unpaired))
 
 

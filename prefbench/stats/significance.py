@@ -99,14 +99,15 @@ def items_needed(
     Args:
         difference: as measured.
         se: its standard error.
-        n: items that it was measured on.
+        n: items that it was measured on; 0 where nobody told.
         alpha: two-sided level of the test.
         power: with which it shall be found.
 
     Returns:
-        0 where n is enough; infinite where there is no difference; NaN where the error is unknown.
+        0 where n is enough; infinite where there is no difference; NaN where the error or n is
+        unknown.
     """
-    if math.isnan(se) or math.isnan(difference):
+    if math.isnan(se) or math.isnan(difference) or n < 1:
         return math.nan
     if difference == 0:
         return math.inf

@@ -195,6 +195,7 @@ def test_items_needed_at_the_ends():
     assert items_needed(0.0, 0.01, 100, alpha=0.05) == math.inf
     assert math.isnan(items_needed(0.1, math.nan, 100, alpha=0.05))
     assert math.isnan(items_needed(math.nan, 0.1, 100, alpha=0.05))
+    assert math.isnan(items_needed(0.1, 0.01, 0, alpha=0.05))
     # A quarter of the items that are needed: three times as many again.
     gap = detectable(0.01, alpha=0.05) / 2
     assert items_needed(gap, 0.01, 100, alpha=0.05) in (300, 301)

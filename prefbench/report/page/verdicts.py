@@ -140,7 +140,7 @@ def verdicts_of(
             if record.quantity == "win"
         }
         if all(
-            value is not None and math.isclose(value, found.get(item) or 0.0, abs_tol=1e-9)
+            (given := found.get(item)) is not None and math.isclose(value, given, abs_tol=1e-9)
             for item, value in expected.items()
         ):
             return {pair.item: _told(pair, heard, symmetric) for pair in pairs}, None

@@ -68,6 +68,23 @@ def test_a_judge_whose_key_no_manifest_has_is_found_by_its_numbers(tmp_path: Pat
     assert own > 100_000 > other
 
 
+def test_a_verdict_that_is_gone_is_no_loss(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    for name in ("sft", "dpo"):
+        made.checkpoint(name, name)
+    cells = talk(made, "sft"), talk(made, "dpo")
+    cell = made.compared("sft", "dpo", "talk", cells, judge=rating())
+    assert 0 in Store(tmp_path).records(cell)["win"].to_pylist()
+    with Verdicts(tmp_path / VERDICTS) as kept:
+        kept._connection.execute("DELETE FROM verdicts WHERE preference IN (0, 1)")
+        kept._connection.commit()
+    with Kept(tmp_path / VERDICTS) as left:
+        found, reason = verdicts_of(Store(tmp_path), left, cell, ("sft", "dpo"))
+    assert found == {}
+    assert reason is not None
+    assert "no verdicts of" in reason
+
+
 def test_a_panel_is_told_with_its_members(tmp_path: Path) -> None:
     found, reason = told(*judged(tmp_path, panel()))
     assert reason is None

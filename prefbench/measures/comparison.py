@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prefbench.judges.judge import Ask, Turn, Unheard, Verdict
 from prefbench.records import Record
+from prefbench.stats.diversity import diversity
 
 Heard = Verdict | Unheard
 
@@ -36,24 +37,38 @@ class Pair:
         ours, theirs = itertools.cycle(self.answers), itertools.cycle(self.opponents)
         return [(next(ours), next(theirs)) for _ in range(n)]
 
-    def asks(self, *, symmetric: bool) -> list[Ask]:
+    def asks(self, *, symmetric: bool, equal: bool = False) -> list[Ask]:
         """What a judge must be asked: both orders of every sample, none where the two are equal.
 
         A judge to whom the order is nothing is asked once, in an order that the texts give, so
         that the opponent's own comparison with this checkpoint asks the same.
+
+        Args:
+            symmetric: the order is nothing to the judge.
+            equal: ask about equal texts too: the preference is known, a reward model's score of
+                the text is not.
         """
         if self.reason:
             return []
         asks = []
         for ours, theirs in self.samples:
+            ask = Ask(self.conversation, ours, theirs, self.reference)
             if ours != theirs:
-                ask = Ask(self.conversation, ours, theirs, self.reference)
-                asks += [_canonical(ask)] if symmetric else [ask, ask.turned]
+                asks += [canonical(ask)] if symmetric else [ask, ask.turned]
+            elif equal:
+                asks.append(ask)
         return asks
 
 
-def _canonical(ask: Ask) -> Ask:
+def canonical(ask: Ask) -> Ask:
+    """The two answers in the order in which a judge is asked to whom the order is nothing."""
     return min(ask, ask.turned, key=lambda one: (one.first, one.second))
+
+
+def scores_of(verdict: Verdict) -> tuple[float, float] | None:
+    """A reward model's scores of the first text and of the second; None where it gave none."""
+    first, second = (verdict.facts.get(f"score_{name}") for name in ("first", "second"))
+    return None if first is None or second is None else (float(first), float(second))
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class _Sample:
     """How far it is preferred where it is shown first, and second."""
     as_second: float = 0.5
     identical: bool = False
+    scores: tuple[float, float] | None = None
+    """A reward model's, of the checkpoint's text and of the opponent's."""
 
     @property
     def tied(self) -> bool:
@@ -83,7 +100,11 @@ class _Sample:
 
 
 def compare(
-    pairs: Sequence[Pair], heard: Callable[[Ask], Heard], *, symmetric: bool
+    pairs: Sequence[Pair],
+    heard: Callable[[Ask], Heard],
+    *,
+    symmetric: bool,
+    equal: bool = False,
 ) -> Iterator[Record]:
     """Every quantity of every item that has a verdict, and the reason of every one that has none.
 
@@ -94,18 +115,28 @@ def compare(
     about), `tied` (a tie in both orders, or equal texts),
     `split` (each order prefers another), `identical`; of judges who see an order also `compared`
     (samples that were judged), `consistent` (of these, both orders say the same) and `first` (the
-    preference for the text shown first). `n_chars` is the mean length of the texts.
+    preference for the text shown first). `n_chars` is the mean length of the texts, `distinct_1`,
+    `distinct_2` and `seq_rep_4` say how the checkpoint's texts repeat themselves
+    (`stats.diversity`), all over all its texts, judged or not.
+
+    Of a reward model, `reward` and `reward_opponent` are the mean scores of the checkpoint's texts
+    and of the opponent's, over the samples. An item has them only where all its samples that count
+    have scores: without those of equal texts, the rest would be a choice by how alike the two are.
+
+    What an item lacks is left out.
 
     Args:
         pairs: the items.
         heard: the verdict of an ask, or why there is none.
         symmetric: the judge was asked once a sample.
+        equal: it was asked about equal texts too; its score of them counts, nothing else.
     """
     for pair in pairs:
         reason = pair.reason
         samples: list[_Sample] = []
         for ours, theirs in pair.samples if reason is None else []:
-            found = _sample(Ask(pair.conversation, ours, theirs, pair.reference), heard, symmetric)
+            ask = Ask(pair.conversation, ours, theirs, pair.reference)
+            found = _sample(ask, heard, symmetric=symmetric, equal=equal)
             if isinstance(found, str):
                 reason = reason or found
             else:
@@ -115,19 +146,28 @@ def compare(
             continue
         for name, values in _quantities(pair, samples, symmetric=symmetric).items():
             yield Record(pair.item, name, math.fsum(values) / len(values))
+        for name, value in diversity(pair.answers).items():
+            yield Record(pair.item, name, value)
 
 
-def _sample(ask: Ask, heard: Callable[[Ask], Heard], symmetric: bool) -> _Sample | str:
+def _sample(
+    ask: Ask, heard: Callable[[Ask], Heard], *, symmetric: bool, equal: bool
+) -> _Sample | str:
     """How one sample was judged, or why it was not."""
     if ask.first == ask.second:
-        return _Sample(0.5, identical=True)
+        alone = heard(ask) if equal else None
+        scores = scores_of(alone) if isinstance(alone, Verdict) else None
+        return _Sample(0.5, identical=True, scores=scores)
     if symmetric:
-        shown = _canonical(ask)
-        preference = _preference(heard(shown))
+        shown = canonical(ask)
+        verdict = heard(shown)
+        preference = _preference(verdict)
         if isinstance(preference, str):
             return preference
-        preference = preference if shown == ask else 1 - preference
-        return _Sample(preference, preference, preference)
+        scores = scores_of(verdict) if isinstance(verdict, Verdict) else None
+        if shown != ask:
+            preference, scores = 1 - preference, scores and (scores[1], scores[0])
+        return _Sample(preference, preference, preference, scores=scores)
     first, second = _preference(heard(ask)), _preference(heard(ask.turned))
     if isinstance(first, str):
         return first
@@ -170,4 +210,7 @@ def _quantities(
                 for there, one in zip(judged, samples, strict=True)
             ],
         }
+    scores = [one.scores for one in samples if one.scores is not None]
+    if len(scores) == len(samples):
+        found["reward"], found["reward_opponent"] = map(list, zip(*scores, strict=True))
     return found

@@ -132,3 +132,55 @@ def test_swapping_sides_gives_the_rest(first: float, second: float) -> None:
     assert mine["win"] + theirs["win"] == pytest.approx(1)
     assert mine["first"] == pytest.approx(theirs["first"])
     assert 0 <= mine["win"] <= 1
+
+
+def rated(ask: Ask) -> Heard:
+    """A reward model that likes long texts; a word that it cannot read has no score."""
+    scores = [None if "lost" in text else float(len(text)) for text in (ask.first, ask.second)]
+    facts = {"score_first": scores[0], "score_second": scores[1]}
+    if None in scores:
+        return Verdict(None, "its score is nan, no number", facts=facts)
+    return Verdict((1 + (scores[0] > scores[1]) - (scores[0] < scores[1])) / 2, facts=facts)  # type: ignore[operator]  # not None
+
+
+def test_the_scores_of_a_reward_model_are_rewards() -> None:
+    one = pair(("a", "four", "lost"), ("three",))
+    for side in (one, pair(("three",), ("a", "four", "lost"))):
+        found = quantities(side, rated, symmetric=True)
+        ours, theirs = ("reward", "reward_opponent")[:: 1 if side is one else -1]
+        assert (found[ours], found[theirs]) == (2.5, 5)  # over the samples that count
+    assert not {"reward", "reward_opponent"} & set(quantities(pair(), by_order(1, 1)))
+
+
+def test_equal_texts_have_a_reward_where_the_judge_was_asked() -> None:
+    one = pair(("same", "longer"), ("same", "short"))
+    assert len(one.asks(symmetric=True)) == 1
+    assert [(a.first, a.second) for a in one.asks(symmetric=True, equal=True)] == [
+        ("same", "same"), ("longer", "short"),
+    ]  # fmt: skip
+    known = {ask: rated(ask) for ask in one.asks(symmetric=True)}
+    found = quantities(one, known.__getitem__, symmetric=True)
+    # The mean over the texts that differ would be another quantity.
+    assert not {"reward", "reward_opponent"} & set(found)
+    known = {ask: rated(ask) for ask in one.asks(symmetric=True, equal=True)}
+    asked = {
+        r.quantity: r.value for r in compare([one], known.__getitem__, symmetric=True, equal=True)
+    }
+    assert (asked.pop("reward"), asked.pop("reward_opponent")) == (5, 4.5)
+    assert asked == found
+    (record,) = (
+        r for r in compare([pair(("lost",), ("lost",))], rated, symmetric=True, equal=True)
+        if r.quantity.startswith(("win", "reward"))
+    )  # fmt: skip
+    assert (record.quantity, record.value) == ("win", 0.5)
+
+
+def test_how_the_checkpoints_texts_repeat_themselves() -> None:
+    one = pair(("no no no no no", "a b c d"), ("theirs",))
+    found = quantities(one, lambda ask: Verdict(0.5))
+    assert found["distinct_1"] == pytest.approx((1 / 5 + 1) / 2)
+    assert found["distinct_2"] == pytest.approx((1 / 4 + 1) / 2)
+    assert found["seq_rep_4"] == pytest.approx((1 / 2 + 0) / 2)
+    short = quantities(pair(("ours",)), lambda ask: Verdict(0.5))
+    assert "distinct_1" in short
+    assert not {"distinct_2", "seq_rep_4"} & set(short)

@@ -83,6 +83,18 @@ class Answer:
     unfinished: tuple[bool, ...] = ()
     """Per generation: it reached the token limit before a stop string or end-of-sequence."""
     reason: str | None = None
+    token_ids: tuple[tuple[int, ...], ...] = ()
+    """Of each text of a pair, or of each generation that is scored or judged later on."""
+    token_logps: tuple[tuple[float, ...], ...] = ()
+    """Of each text of a pair, token by token, the end-of-turn token included."""
+    gram: tuple[float, ...] = ()
+    """Of the texts of a pair, where the engine has hidden states: the inner products of their sums
+    at the positions that predict each text's tokens, row by row (n_texts × n_texts)."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What gradients gave, by quantity."""
+    cosines: tuple[float, ...] = ()
+    """Of the gradients of a pair's tokens, row by row (n_chosen × n_rejected); `texts` are then
+    both texts' tokens."""
 
 
 class Record(NamedTuple):

@@ -44,6 +44,16 @@ ANSWER_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+DETAILS = pa.schema(
+    [
+        ("token_ids", pa.list_(pa.list_(pa.int32()))),
+        ("token_logps", pa.list_(pa.list_(pa.float64()))),
+        ("gram", pa.list_(pa.float64())),
+        ("numbers", pa.map_(pa.string(), pa.float64())),
+        ("cosines", pa.list_(pa.float32())),
+    ]
+)
+"""Columns of answers that only some tasks have."""
 ITEM_SCHEMA = pa.schema(
     [
         ("item", pa.int64()),
@@ -200,7 +210,7 @@ class Cell:
 
     def append(self, number: int, batch: Batch) -> None:
         """Adds a batch in one write and waits until it is on the disk."""
-        rows = [dataclasses.asdict(answer) for answer in batch.answers]
+        rows = [_row(answer) for answer in batch.answers]
         with _explained(self.journal), self.journal.open("a", encoding="utf-8") as file:
             file.write(_line({"batch": number, "texts": batch.texts, "answers": rows}))
             file.flush()
@@ -223,10 +233,10 @@ class Cell:
         """
         if answers:
             ordered = sorted(answers, key=lambda answer: answer.item)
-            rows = [dataclasses.asdict(answer) for answer in ordered]
-            _write_table(
-                self.folder / "answers.parquet", pa.Table.from_pylist(rows, schema=ANSWER_SCHEMA)
-            )
+            rows = [_row(answer) for answer in ordered]
+            used = [one for one in DETAILS if any(one.name in row for row in rows)]
+            schema = pa.schema([*ANSWER_SCHEMA, *used])
+            _write_table(self.folder / "answers.parquet", pa.Table.from_pylist(rows, schema))
         _write_table(self.folder / "records.parquet", _wide(records, clusters))
         _write_json(self.folder / "manifest.json", manifest)
         for name in ("journal.jsonl", "failure.json"):
@@ -259,9 +269,24 @@ def _wide(records: Iterable[Record], clusters: Mapping[int, str]) -> pa.Table:
     )
 
 
+def _row(answer: Answer) -> dict[str, Any]:
+    """An answer as it is written: without the details that it does not have."""
+    row = {name: getattr(answer, name) for name in FIELDS}
+    return {k: v for k, v in row.items() if k not in DETAILS.names or v}
+
+
+FIELDS = tuple(one.name for one in dataclasses.fields(Answer))
+
+
 def _answer(row: Mapping[str, Any]) -> Answer:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    fields = {name: _tuples(value) for name, value in row.items() if value is not None}
+    if "numbers" in fields:  # a map of Parquet comes as pairs
+        fields["numbers"] = dict(fields["numbers"])
     return Answer(**fields)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _line(value: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from prefbench.data import Source
 from prefbench.errors import DataError, TaskError
+from prefbench.objectives import OBJECTIVES
 from prefbench.sweeps import refusal, suffix, sweep, sweep_refusal
 
 Fewshot = Literal["fixed", "parity"]
@@ -34,6 +35,19 @@ M = TypeVar("M", bound=BaseModel)
 def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
+
+Measure = Literal["answers", "comparison", "margins", "gradients", "divergence", "ranking"]
+OF_PAIRS = ("margins", "gradients", "ranking")
+"""Measures of texts that the data have, which a checkpoint scores."""
+OF_TEXTS = ("comparison", "divergence")
+"""Measures of texts that a checkpoint generates."""
+BELONGS = {
+    "beta": "margins",
+    "objective": "gradients",
+    "parameters": "gradients",
+    "sample": "gradients",
+    "heat_maps": "gradients",
+}
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 """One name, or a list of them."""
@@ -47,11 +61,17 @@ class Recipe(BaseModel):
     few-shot split. `supplied` says how a user gets data that the hub does not have. `temperatures`
     make several tasks of one. A `comparison` has its answers judged against each `opponent`: the
     data's `reference`, a checkpoint by name or method, or all others in a `round_robin`.
+
+    `margins` are what tuning did to the log-probs of pairs beside the reference's, with rewards at
+    `beta`; `gradients` are those of `sample` pairs, drawn by a seed, in which `parameters` count
+    and a step of `objective` (None: the checkpoint's own) is tried, with token by token cosines of
+    the first `heat_maps` pairs; `divergence` is that of a checkpoint's own samples from its
+    reference; `ranking` that of several candidates, by their rewards or a judge's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    measure: Literal["answers", "comparison"] = "answers"
+    measure: Measure = "answers"
     judge: Names = ()
     opponent: Names = ()
     pairs: bool = False
@@ -59,16 +79,38 @@ class Recipe(BaseModel):
     fewshot_fallback: str | None = None
     supplied: str | None = None
     temperatures: tuple[Temperature, ...] = ()
+    beta: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    objective: str | None = None
+    parameters: Literal["all", "lora", "last_layer"] = "all"
+    sample: int | None = Field(default=None, ge=1)
+    heat_maps: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_pairs(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("measure") in OF_PAIRS:
+            return {"pairs": True, **given}
+        return given
 
     @model_validator(mode="after")
-    def _judged(self) -> Self:
-        if self.measure == "comparison":
-            if self.pairs:
-                raise ValueError("a comparison judges texts that are generated; leave pairs out")
-            if not self.judge or not self.opponent:
-                raise ValueError("a comparison names its judge and its opponent")
-        elif self.judge or self.opponent:
-            raise ValueError("judge and opponent belong to measure: comparison")
+    def _fits(self) -> Self:
+        if self.measure in OF_TEXTS and self.pairs:
+            raise ValueError(f"a {self.measure} needs texts that are generated; leave pairs out")
+        if self.measure in OF_PAIRS and not self.pairs:
+            raise ValueError(f"{self.measure} are measured on pairs; leave out `pairs: false`")
+        if self.measure == "comparison" and not (self.judge and self.opponent):
+            raise ValueError("a comparison names its judge and its opponent")
+        if self.judge and self.measure not in ("comparison", "ranking"):
+            raise ValueError("a judge belongs to measure: comparison or ranking")
+        if len(self.judge) > 1 and self.measure == "ranking":
+            raise ValueError("a ranking has one judge")
+        if self.opponent and self.measure != "comparison":
+            raise ValueError("an opponent belongs to measure: comparison")
+        for name, measure in BELONGS.items():
+            if name in self.model_fields_set and self.measure != measure:
+                raise ValueError(f"{name} belongs to measure: {measure}")
+        if self.objective is not None and self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is one of {', '.join(OBJECTIVES)}")
         return self
 
     @field_validator("temperatures")
@@ -164,14 +206,16 @@ class Task:
     def definition(self) -> str:
         """Hash of everything that the YAML says and of lm-eval's version, which carries it out.
 
-        Of a comparison only what its answers depend on: comparisons that ask the same share them.
+        Of pairs, and of texts that are measured once they are generated, only what the answers
+        depend on: tasks that ask the same share them.
         """
         config = dict(self.config)
-        if self.recipe.measure == "comparison":
+        what: list[Any] = [config, importlib.metadata.version("lm_eval")]
+        if self.recipe.pairs or self.recipe.measure in OF_TEXTS:
             for name in ("task", "metadata", "metric_list"):
                 config.pop(name, None)
-        version = importlib.metadata.version("lm_eval")
-        text = json.dumps([config, version], sort_keys=True, default=lambda f: f.source)
+            what.append("with tokens")
+        text = json.dumps(what, sort_keys=True, default=lambda f: f.source)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -303,9 +347,20 @@ def _tasks(config: dict[str, Any], file: Path) -> list[Task]:
 def _task(config: dict[str, Any], recipe: Recipe, file: Path) -> Task:
     if reason := refusal(config):
         raise TaskError(f"{file}: {reason}")
-    if recipe.measure == "comparison" and config["output_type"] != "generate_until":
-        raise TaskError(f"{file}: a comparison has output_type: generate_until")
+    if recipe.measure in OF_TEXTS and config["output_type"] != "generate_until":
+        raise TaskError(f"{file}: a {recipe.measure} has output_type: generate_until")
+    if recipe.measure == "divergence" and (reason := _not_its_own(config)):
+        raise TaskError(f"{file}: generation_kwargs: {reason}")
     return Task(config["task"], config, recipe, file)
+
+
+def _not_its_own(config: Mapping[str, Any]) -> str | None:
+    """Why texts that are generated so are no samples of the checkpoint's own distribution."""
+    settings = config.get("generation_kwargs") or {}
+    own = {"do_sample": True, "temperature": 1, "top_p": 1, "top_k": 0}
+    given = {"do_sample": False, "temperature": 0, "top_p": 1, "top_k": 0, **settings}
+    wrong = [f"{name}: {own[name]}" for name in own if given[name] != own[name]]
+    return f"a divergence is that of plain samples; set {', '.join(wrong)}" if wrong else None
 
 
 def _suite(config: dict[str, Any], file: Path) -> Suite:

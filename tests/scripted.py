@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from prefbench.engines.base import Engine, Generation, Logp, Sampling, TokenRequest
 
 END, START = 0, 1
@@ -60,9 +62,17 @@ class ScriptedEngine(Engine):
     def text(self, tokens: Sequence[int]) -> str:
         return "".join(chr(token) for token in tokens if token not in (END, START))
 
-    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+    def score(self, requests: Sequence[TokenRequest], *, details: bool = False) -> list[Logp]:
         self.scored += requests
-        return [self._score(request) for request in requests]
+        found = [self._score(request) for request in requests]
+        if not details:
+            return found
+        # Every token has an equal part of the log-prob, and every text its own direction.
+        return [
+            one._replace(tokens=(one.logp / n,) * n, states=np.eye(len(requests))[i])
+            for i, one in enumerate(found)
+            for n in [len(requests[i].continuation)]
+        ]
 
     def _score(self, request: TokenRequest) -> Logp:
         context, text = self.text(request.context), self.text(request.continuation)

@@ -15,6 +15,7 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from numpy.typing import NDArray
 
 from prefbench.errors import EngineError, InputError
 
@@ -27,18 +28,25 @@ class TokenRequest(NamedTuple):
 
 
 class Logp(NamedTuple):
-    """Sum of a continuation's log-probs in nats, whether it is the greedy one, and what was cut."""
+    """Sum of a continuation's log-probs in nats, whether it is the greedy one, and what was cut.
+
+    With details also every token's own, and the sum of the hidden states that the output layer
+    reads where it predicts them, (width,), if the engine has them.
+    """
 
     logp: float
     greedy: bool
     n_cut: int = 0
+    tokens: tuple[float, ...] = ()
+    states: NDArray[np.float64] | None = None
 
 
 class Generation(NamedTuple):
     """A generated text up to its stop string; `finished` is false where the token limit cut it.
 
     `n_tokens` counts the stop string and not the end-of-sequence token; `finite` is false where a
-    token was picked from log-probs that are not all numbers.
+    token was picked from log-probs that are not all numbers. `tokens` are all that were drawn for
+    it, an end-of-sequence token among them; empty where the engine does not know them.
     """
 
     text: str
@@ -46,6 +54,7 @@ class Generation(NamedTuple):
     finished: bool
     n_cut: int = 0
     finite: bool = True
+    tokens: tuple[int, ...] = ()
 
 
 TEXTS_AT_ONCE = 16
@@ -151,8 +160,8 @@ class Engine(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         """Longest context and answer together, in tokens."""
 
     @abstractmethod
-    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
-        """Log-probs of continuations, in order.
+    def score(self, requests: Sequence[TokenRequest], *, details: bool = False) -> list[Logp]:
+        """Log-probs of continuations, in order; with details, as far as the engine has them.
 
         A request longer than the context length loses tokens from the left of its context, as in
         lm-eval; `n_cut` counts them.

@@ -142,7 +142,7 @@ class Decoder:
             Line(np.concatenate([prompt, np.array(text.tokens, np.int32)]), len(prompt))
             for prompt, text in zip(prompts, texts, strict=True)
         ]
-        plain, _ = self.scorer.plain(whole)
+        plain = self.scorer.plain(whole).sums
         dtype = next(self.scorer.model.parameters()).dtype
         return difference(np.array([text.logp for text in texts]), plain, dtype)
 

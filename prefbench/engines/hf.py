@@ -96,11 +96,11 @@ class HFEngine(TextEngine):
     def n_vocabulary(self) -> int:
         return int(self._scorer.n_vocabulary)
 
-    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+    def score(self, requests: Sequence[TokenRequest], *, details: bool = False) -> list[Logp]:
         for request in requests:
             if reason := self.check(request):
                 raise EngineError(f"{self.checkpoint.path}: {reason}")
-        return self._scorer.score(requests)
+        return self._scorer.score(requests, details=details)
 
     @torch.inference_mode()
     def decode(

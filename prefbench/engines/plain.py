@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prefbench.engines.tally import Tally, Watch
 from prefbench.engines.tree import Budget, Line
 
 
@@ -34,9 +35,9 @@ def batches(lines: Sequence[Line], budget: Budget, *, pads: bool) -> Iterator[li
 
 
 def plain_logps(
-    model: Any, lines: Sequence[Line], budget: Budget
-) -> tuple[list[float], list[bool]]:
-    """Log-prob sums and greedy flags of a batch.
+    model: Any, lines: Sequence[Line], budget: Budget, watch: Watch | None = None
+) -> Tally:
+    """Log-probs and greedy flags of a batch; also the hidden states, where somebody watches.
 
     Where one row has more to score than the budget allows it is run once for each part, so that
     the logits of a forward pass stay within the budget.
@@ -47,7 +48,7 @@ def plain_logps(
     for row, line in zip(ids, lines, strict=True):
         row[: len(line.tokens) - 1] = torch.from_numpy(line.tokens[:-1].astype(np.int64))
     ids = ids.to(device)
-    sums, greedy = [0.0] * len(lines), [True] * len(lines)
+    tally = Tally(lines)
     scored = _scored(lines)
     size = max(1, budget.scored // len(lines))
     for start in range(0, len(scored), size):
@@ -56,13 +57,16 @@ def plain_logps(
         # fast attention kernels.
         logps = _logits(model, ids, positions).float().log_softmax(-1)
         best = logps.argmax(-1).cpu().numpy()
+        states = watch.states(positions) if watch else None
         for i, line in enumerate(lines):
             own = np.flatnonzero((positions >= line.start - 1) & (positions < len(line.tokens) - 1))
             targets = line.tokens[positions[own] + 1]
             found = logps[i, torch.from_numpy(own), torch.from_numpy(targets.astype(np.int64))]
-            sums[i] += float(found.double().sum())
-            greedy[i] &= bool((best[i, own] == targets).all())
-    return sums, greedy
+            owners = np.full(len(own), i, np.int32)
+            tally.add(owners, positions[own], found.double().cpu().numpy(), best[i, own] == targets)
+            if states is not None:
+                tally.add_states(owners, own, states[i])
+    return tally
 
 
 def keeps_logits(model: Any) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from prefbench.engines.attention import (
     cannot_pack,
@@ -23,6 +23,7 @@ from prefbench.engines.base import Logp, TokenRequest
 from prefbench.engines.checks import difference, is_out_of_memory, made_up, takes_positions
 from prefbench.engines.packing import KeptKeys, run_row
 from prefbench.engines.plain import bare, batches, plain_logps
+from prefbench.engines.tally import Tally, Watch
 from prefbench.engines.tree import Budget, Line, Row, rows, tree
 from prefbench.errors import EngineError
 
@@ -34,9 +35,6 @@ LEAST_TOKENS = 16
 """A forward pass is not made smaller than this, whatever the memory."""
 REQUESTS_AT_ONCE = 1024
 """Requests whose prefixes are compared with one another."""
-Sums = tuple[NDArray[np.float64], NDArray[np.bool_]]
-"""Log-prob and greedy flag of each of several requests."""
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -60,9 +58,11 @@ class Scorer:
         self.n_vocabulary = bare(model).config.get_text_config().vocab_size
         self.longest_packed = max_length
         self._pads = not depends_on_length(bare(model).config)
+        self._watch: Watch | None = None
+        """Set while hidden states are wanted."""
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+    def score(self, requests: Sequence[TokenRequest], *, details: bool = False) -> list[Logp]:
         """Log-probs in the order of the requests, each with a continuation that fits.
 
         Raises:
@@ -72,9 +72,32 @@ class Scorer:
         for start in range(0, len(requests), REQUESTS_AT_ONCE):
             some = requests[start : start + REQUESTS_AT_ONCE]
             lines, cuts = zip(*(self._line(*request) for request in some), strict=True)
-            sums, greedy = self.within_memory(partial(self._score, lines))
-            results += map(Logp, sums.tolist(), greedy.tolist(), cuts)
+            with self._watching(details):
+                tally = self.within_memory(partial(self._score, lines))
+            found = list(map(Logp, tally.sums.tolist(), tally.greedy.tolist(), cuts))
+            if details:
+                found = [
+                    one._replace(
+                        tokens=tuple(tally.tokens(i).tolist()),
+                        states=None if tally.states is None else tally.states[i],
+                    )
+                    for i, one in enumerate(found)
+                ]
+            results += found
         return results
+
+    @contextmanager
+    def _watching(self, wanted: bool) -> Iterator[None]:
+        """Within, hidden states are added up, if they are wanted."""
+        if not wanted:
+            yield
+            return
+        self._watch = Watch(self.model)
+        try:
+            with self._watch.looking():
+                yield
+        finally:
+            self._watch = None
 
     def within_memory(self, work: Callable[[], T]) -> T:
         """A result of work that does less at once after each time that memory runs out.
@@ -135,44 +158,43 @@ class Scorer:
         kept = tokens[-(self.max_length + 1) :]
         return Line(kept, len(kept) - len(continuation)), len(tokens) - len(kept)
 
-    def _score(self, lines: Sequence[Line]) -> Sums:
-        sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
+    def _score(self, lines: Sequence[Line]) -> Tally:
+        tally = Tally(lines)
         packed: list[int] = []
         plain: list[int] = []
         for i, line in enumerate(lines):
             short = len(line.tokens) - 1 <= self.longest_packed
             (packed if self.plain_reason is None and short else plain).append(i)
         if packed:
-            sums[packed], greedy[packed] = self._packed([lines[i] for i in packed])
+            tally.put(packed, self._packed([lines[i] for i in packed]))
             # One text that overflows makes those beside it no numbers, although it is masked.
-            plain += [i for i in packed if math.isnan(sums[i])]
+            plain += [i for i in packed if math.isnan(tally.sums[i])]
         if plain:
-            sums[plain], greedy[plain] = self.plain([lines[i] for i in plain])
-        return sums, greedy
+            tally.put(plain, self.plain([lines[i] for i in plain]))
+        return tally
 
     @property
     def budget(self) -> Budget:
         """What a forward pass may hold at present."""
         return Budget(self._tokens_at_once, max(1, self._logits_at_once // self.n_vocabulary))
 
-    def plain(self, lines: Sequence[Line]) -> Sums:
+    def plain(self, lines: Sequence[Line]) -> Tally:
         """Log-probs and greedy flags with a row for each line."""
-        sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
+        tally = Tally(lines)
         for batch in batches(lines, self.budget, pads=self._pads):
-            sums[batch], greedy[batch] = plain_logps(
-                self.model, [lines[i] for i in batch], self.budget
-            )
-        return sums, greedy
+            some = [lines[i] for i in batch]
+            tally.put(batch, plain_logps(self.model, some, self.budget, self._watch))
+        return tally
 
-    def _packed(self, lines: Sequence[Line]) -> Sums:
-        sums, greedy = np.zeros(len(lines)), np.ones(len(lines), bool)
+    def _packed(self, lines: Sequence[Line]) -> Tally:
+        tally = Tally(lines)
         with packed_attention(self.model):
             for row in rows(tree(lines), self.budget):
                 if not self.kept.has(row):
-                    self._run(row, sums, greedy)
-        return sums, greedy
+                    self._run(row, tally)
+        return tally
 
-    def _run(self, row: Row, sums: NDArray[np.float64], greedy: NDArray[np.bool_]) -> None:
+    def _run(self, row: Row, tally: Tally) -> None:
         """Adds what one row scores."""
         positions, at = np.unique(row.scored.offsets, return_inverse=True)
         wanted = positions if len(positions) else np.zeros(1, np.int32)
@@ -183,8 +205,10 @@ class Scorer:
         targets = torch.from_numpy(row.scored.targets.astype(np.int64)).to(logits.device)
         logps = logits[index, targets].double() - logits.logsumexp(-1).double()[index]
         best = logits.argmax(-1)[index] == targets
-        np.add.at(sums, row.scored.owners, logps.cpu().numpy())
-        np.logical_and.at(greedy, row.scored.owners, best.cpu().numpy())
+        owners = row.scored.owners
+        tally.add(owners, row.depths[row.scored.offsets], logps.cpu().numpy(), best.cpu().numpy())
+        if self._watch and (states := self._watch.states(positions)) is not None:
+            tally.add_states(owners, at, states[0])
 
     @torch.inference_mode()
     def _check(self) -> str | None:
@@ -195,7 +219,7 @@ class Scorer:
         try:
             if not takes_positions(self.model, lines[0]):
                 return "its code counts positions itself"
-            packed, _ = self._packed(lines)
+            packed = self._packed(lines).sums
         except Exception as error:  # whatever a model's own code makes of the row
             if is_out_of_memory(error):
                 raise
@@ -204,15 +228,14 @@ class Scorer:
             self._tokens_at_once = before
             self.kept.clear()
         self.longest_packed = longest_packed(self.model, self.kept.windows, self.max_length)
-        plain, _ = self.plain(lines)
-        return difference(packed, plain, next(self.model.parameters()).dtype)
+        return difference(packed, self.plain(lines).sums, next(self.model.parameters()).dtype)
 
     @torch.inference_mode()
     def _may_pad(self) -> bool:
         """Whether lines may be run beside longer ones: not so if tokens see those after them."""
         lines = made_up(self.n_vocabulary, self.max_length)
         whole = Budget(sum(len(line.tokens) for line in lines), self.budget.scored)
-        padded, _ = plain_logps(self.model, lines, whole)
-        alone = [plain_logps(self.model, [line], whole)[0][0] for line in lines]
+        padded = plain_logps(self.model, lines, whole).sums
+        alone = [plain_logps(self.model, [line], whole).sums[0] for line in lines]
         dtype = next(self.model.parameters()).dtype
-        return difference(np.array(padded), np.array(alone), dtype) is None
+        return difference(padded, np.array(alone), dtype) is None

@@ -171,7 +171,7 @@ class ServerEngine(TextEngine):
             )
         return None
 
-    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+    def score(self, requests: Sequence[TokenRequest], *, details: bool = False) -> list[Logp]:
         for request in requests:
             if reason := self.check(request):
                 raise self._error(reason)
@@ -184,8 +184,9 @@ class ServerEngine(TextEngine):
             rows.append(ids[cuts[-1] :])
         answers = self._ask([self._scoring(ids) for ids in rows])
         return [
-            Logp(*self._read_logp(answer, ids, len(request.continuation)), n_cut)
+            Logp(math.fsum(logps), greedy, n_cut, tuple(logps) if details else ())
             for answer, ids, request, n_cut in zip(answers, rows, requests, cuts, strict=True)
+            for logps, greedy in [self._read_logps(answer, ids, len(request.continuation))]
         ]
 
     def _scoring(self, ids: Sequence[int]) -> dict[str, Any]:
@@ -211,7 +212,7 @@ class ServerEngine(TextEngine):
             ids = [self.prefix_token_id] * 2
             answer = self._client.post(self._path, [self._scoring(ids)])[0]
             if not isinstance(answer, Failure):
-                self._read_logp(answer, ids, 1)
+                self._read_logps(answer, ids, 1)
                 return True
             if NOT_NUMBERS in answer.message:  # it does, and each will be missing
                 return True
@@ -220,16 +221,16 @@ class ServerEngine(TextEngine):
             why = answer.message
         raise self._error(f"{NO_LOGPS} ({why})")
 
-    def _read_logp(
+    def _read_logps(
         self, answer: Mapping[str, Any] | None, ids: Sequence[int], n: int
-    ) -> tuple[float, bool]:
-        """The log-prob of the last n ids, and whether they are the greedy ones.
+    ) -> tuple[list[float], bool]:
+        """The log-probs of the last n ids, and whether they are the greedy ones.
 
         Raises:
             EngineError: there are no log-probs, or they are those of other tokens.
         """
         if answer is None:
-            return math.nan, False
+            return [math.nan] * n, False
         logprobs = self._choice(answer).get("logprobs") or {}
         given = logprobs.get("token_logprobs") or []
         best = logprobs.get("top_logprobs") or []
@@ -247,7 +248,7 @@ class ServerEngine(TextEngine):
             one >= max(several.values()) for one, several in zip(given[-n:], best[-n:], strict=True)
         )
         logps = [one if one > LOWEST else -math.inf for one in given[-n:]]
-        return math.fsum(logps), greedy
+        return logps, greedy
 
     # --- texts
 

@@ -214,11 +214,13 @@ class TextEngine(Engine):
             return any(stop in said for stop in until if stop)
 
         finished = ended is not None
+        drawn = tokens if ended is None else tokens[: ended + 1]
         if stopped(len(kept)):
             finished = True
-            kept = kept[: bisect_left(range(len(kept)), True, key=stopped)]
+            drawn = kept = kept[: bisect_left(range(len(kept)), True, key=stopped)]
         raw = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return Generation(postprocess_generated_text(raw, until, None), len(kept), finished)
+        text = postprocess_generated_text(raw, until, None)
+        return Generation(text, len(kept), finished, tokens=tuple(drawn))
 
     @cached_property
     def end_ids(self) -> frozenset[int]:

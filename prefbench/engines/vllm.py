@@ -241,7 +241,7 @@ class VLLMEngine(TextEngine):
         n = min(len(request.context) + len(request.continuation), self.max_length + 1)
         return super().check(request) or self.check_length(n)
 
-    def score(self, requests: Sequence[TokenRequest]) -> list[Logp]:
+    def score(self, requests: Sequence[TokenRequest], *, details: bool = False) -> list[Logp]:
         longest = self.max_length + 1
         cut = []
         for request in requests:
@@ -250,7 +250,12 @@ class VLLMEngine(TextEngine):
             room = longest - len(request.continuation)
             cut.append(TokenRequest(list(request.context)[-room:], list(request.continuation)))
         return [
-            Logp(sum(logps), greedy, len(request.context) - len(one.context))
+            Logp(
+                sum(logps),
+                greedy,
+                len(request.context) - len(one.context),
+                tuple(logps) if details else (),
+            )
             for (logps, greedy), request, one in zip(self._scored(cut), requests, cut, strict=True)
         ]
 

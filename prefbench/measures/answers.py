@@ -8,15 +8,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from lm_eval.api.filter import FilterEnsemble
 from lm_eval.api.instance import Instance
 from lm_eval.filters.selection import TakeFirstFilter
 
-from prefbench.engines.base import Engine, Generation, TokenRequest
+from prefbench.engines.base import Engine, Generation, Logp, TokenRequest
 from prefbench.measures.items import Item
 from prefbench.measures.requests import Requests
 from prefbench.metrics import BEST_OF
 from prefbench.records import Answer, Record
+from prefbench.tasks import OF_TEXTS
 
 NOT_FINITE = "the log-prob is not a finite number"
 
@@ -58,7 +60,8 @@ def ask(
                 flat.append(request)
                 owners.append((index, position))
     scored: dict[int, list[Any]] = {index: [] for index in batch}
-    for (index, _), logp in zip(owners, engine.score(flat), strict=True):
+    found = engine.score(flat, details=True) if requests.task.recipe.pairs else engine.score(flat)
+    for (index, _), logp in zip(owners, found, strict=True):
         scored[index].append(logp)
     return [_scored_answer(requests, index, scored[index], reasons.get(index)) for index in batch]
 
@@ -90,7 +93,22 @@ def _scored_answer(
         n_tokens=tuple(len(request.continuation) for request in tokens),
         n_bytes=tuple(len(text.encode()) for text in item.continuations),
         n_cut=max(one.n_cut for one in logps),
+        **(_details(tokens, logps) if requests.task.recipe.pairs else {}),
     )
+
+
+def _details(tokens: Sequence[TokenRequest], logps: Sequence[Logp]) -> dict[str, Any]:
+    """What is kept of the texts of a pair beside their sums, as far as the engine has it."""
+    details: dict[str, Any] = {
+        "token_ids": tuple(tuple(map(int, one.continuation)) for one in tokens)
+    }
+    if all(one.tokens for one in logps):
+        details["token_logps"] = tuple(one.tokens for one in logps)
+    states = [one.states for one in logps if one.states is not None]
+    if len(states) == len(logps):
+        stacked = np.stack(states)
+        details["gram"] = tuple((stacked @ stacked.T).ravel().tolist())
+    return details
 
 
 def ask_together(
@@ -125,12 +143,17 @@ def _generate(
     )
     found = []
     for texts in by_engine:
-        answers = dict(zip(asked, _generated_answers(asked, texts, n), strict=True))
+        keeps_ids = requests.task.recipe.measure in OF_TEXTS
+        made = _generated_answers(asked, texts, n, keeps_ids=keeps_ids)
+        answers = dict(zip(asked, made, strict=True))
         found.append([answers.get(i) or Answer(i, reason=reasons[i]) for i in batch])
     return found
 
 
-def _generated_answers(batch: Sequence[int], texts: Sequence[Generation], n: int) -> list[Answer]:
+def _generated_answers(
+    batch: Sequence[int], texts: Sequence[Generation], n: int, *, keeps_ids: bool
+) -> list[Answer]:
+    keeps_ids = keeps_ids and all(one.tokens for one in texts)
     return [
         Answer(
             index,
@@ -139,6 +162,7 @@ def _generated_answers(batch: Sequence[int], texts: Sequence[Generation], n: int
             n_bytes=tuple(len(one.text.encode()) for one in several),
             n_cut=several[0].n_cut,
             unfinished=tuple(not one.finished for one in several),
+            **({"token_ids": tuple(one.tokens for one in several)} if keeps_ids else {}),
         )
         if all(one.finite for one in several)
         else Answer(index, reason=NOT_FINITE)
@@ -178,7 +202,7 @@ def item_metrics(requests: Requests, answers: Sequence[Answer]) -> Iterator[Reco
             yield Record(answer.item, "answer", None, answer.reason)
             continue
         yield Record(answer.item, "cut", float(answer.n_cut > 0))
-        if requests.task.recipe.measure == "comparison":
+        if requests.task.recipe.measure in OF_TEXTS:
             quantities = text_quantities(answer)
         elif requests.task.recipe.pairs:
             quantities = pair_quantities(requests.item(answer.item), answer)

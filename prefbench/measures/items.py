@@ -29,6 +29,8 @@ class Item:
     fields: Mapping[str, Any]
     cluster: str
     reason: str | None = None
+    prompt_rejected: str | None = None
+    """The prompt of a pair's rejected texts, where it is another."""
 
 
 def plain_item(
@@ -64,15 +66,18 @@ def plain_item(
 def pair_item(document: Mapping[str, Any], index: int, template: ChatTemplate | None) -> Item:
     """The item of a preference pair: the prompt as the conversation it is."""
     texts = [*document["chosen"], *document["rejected"]]
-    prompt = document["prompt"]
+    prompt, other = document["prompt"], document.get("prompt_rejected")
     reason = document["missing"] or None
     if template and not reason:
         texts = [text.strip() for text in texts]
         try:
             prompt = template([dict(turn) for turn in document["messages"]])
+            if other is not None:
+                other = template([dict(turn) for turn in document["messages_rejected"]])
         except TemplateError as error:  # some know no system turn
             reason = f"the chat template refuses the conversation: {error}"
-    return Item(index, prompt, tuple(texts), document, str(document["cluster"]), reason)
+    cluster = str(document["cluster"])
+    return Item(index, prompt, tuple(texts), document, cluster, reason, other)
 
 
 def prompt_item(document: Mapping[str, Any], index: int, template: ChatTemplate | None) -> Item:

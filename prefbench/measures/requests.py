@@ -14,7 +14,7 @@ from prefbench.engines.base import Engine, Sampling, TokenRequest, sampling_of
 from prefbench.errors import TaskError
 from prefbench.harness import SHOT_SEED, HarnessTask
 from prefbench.measures.items import ChatTemplate, Item, pair_item, plain_item, prompt_item
-from prefbench.tasks import Task
+from prefbench.tasks import OF_TEXTS, Task
 
 CHUNK = 64
 """Items that are tokenised at once: enough texts to keep every core busy for a while."""
@@ -95,8 +95,10 @@ class Requests:
         digest = hashlib.sha256()
         for item in self.items if batch is None else map(self.item, batch):
             sent: list[Any] = [item.prompt, item.continuations, item.reason]
-            if self.task.recipe.measure == "comparison":  # judges are shown more than is sent
+            if self.task.recipe.measure in OF_TEXTS:  # judges are shown more than is sent
                 sent.append(item.fields)
+            if item.prompt_rejected is not None:
+                sent.append(item.prompt_rejected)
             digest.update(json.dumps(sent, default=str).encode())
         return digest.hexdigest()
 
@@ -130,7 +132,7 @@ class Requests:
     def _item(self, document: Mapping[str, Any], index: int, template: ChatTemplate | None) -> Item:
         if self.task.recipe.pairs:
             return pair_item(document, index, template)
-        if self.task.recipe.measure == "comparison":
+        if self.task.recipe.measure in OF_TEXTS:
             return prompt_item(document, index, template)
         return plain_item(self.harness, document, index, template)
 
@@ -162,7 +164,11 @@ class Requests:
         if item.reason:
             return []
         if self.task.recipe.pairs:
-            return [(item.prompt, None), *((text, False) for text in item.continuations)]
+            prompts = [item.prompt]
+            if item.prompt_rejected is not None:
+                prompts.append(item.prompt_rejected)
+            replies = [(text, False) for text in item.continuations]
+            return [*((prompt, None) for prompt in prompts), *replies]
         if self.task.kind == "generate_until":
             return [(item.prompt, None)]
         if self.task.kind == "loglikelihood_rolling":
@@ -182,10 +188,14 @@ class Requests:
         if self.task.kind == "loglikelihood_rolling":
             return (TokenRequest((), encoded[0]),)
         if self._end is not None:
-            context, *replies = encoded
+            n_prompts = 1 if item.prompt_rejected is None else 2
+            contexts = [ids or self._start() for ids in encoded[:n_prompts]]
             end = array("i", [self._end])
-            context = context or self._start()
-            return tuple(TokenRequest(context, reply + end) for reply in replies)
+            n_chosen = len(item.fields["chosen"])
+            return tuple(
+                TokenRequest(contexts[0] if i < n_chosen else contexts[-1], reply + end)
+                for i, reply in enumerate(encoded[n_prompts:])
+            )
         if not item.prompt:
             start = self._start()
             return tuple(

@@ -308,10 +308,10 @@ def test_a_chunk_is_scored_while_the_next_is_tokenised(unbuilt):
                 assert scored.wait(30)
             return super().encode(texts, add_special_tokens)
 
-        def score(self, requests):
+        def score(self, requests, *, details=False):
             assert entered.wait(30)
             scored.set()
-            return super().score(requests)
+            return super().score(requests, details=details)
 
     engine = Waiting()
     requests = unbuilt(engine)
@@ -341,7 +341,7 @@ def test_a_second_checkpoint_finds_everything_built(unbuilt):
 
 def test_the_rest_is_built_by_the_engine_at_hand_and_the_first_is_let_go(unbuilt):
     class Breaking(Counting):
-        def score(self, requests):
+        def score(self, requests, *, details=False):
             raise RuntimeError("device lost")
 
     engine = Breaking()

@@ -1,0 +1,1 @@
+"""Whether what papers say of preference tuning holds in what was measured."""

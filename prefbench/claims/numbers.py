@@ -1,0 +1,226 @@
+"""The numbers that claims are about: metrics of a checkpoint on a task, and on which items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prefbench.claims.correlation import advantage, rank_correlation
+from prefbench.leaderboard import Measured
+from prefbench.metrics import Metric, Unit, metric_named
+from prefbench.stats.bootstrap import Array, Refit
+
+MARGINS, GRADIENTS = "`measure: margins`", "`measure: gradients`"
+DIVERGENCE, RANKING = "`measure: divergence`", "`measure: ranking`"
+PAIRS, COMPARISON = "preference pairs", "`measure: comparison`"
+GENERATED = "generated answers (exact_match)"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A metric of one checkpoint on one task.
+
+    Attributes:
+        metric: how it is made from the items' quantities.
+        words: what it is, to be followed by a verb.
+        needs: what kind of task has it.
+        bands: indicators, of which an item must have one above 0 to be counted; of each there must
+            be enough items. None: all items.
+    """
+
+    metric: Metric
+    words: str
+    needs: str
+    bands: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.metric.name.partition(".v")[0]
+
+    @property
+    def quantities(self) -> set[str]:
+        """All that an item must have."""
+        return {*self.metric.quantities, *self.bands} - {"1"}
+
+    def is_in(self, one: Measured) -> bool:
+        """Whether a checkpoint has what it is made of."""
+        return self.quantities <= one.quantities.keys()
+
+
+def _ratio(sums: Array) -> Array:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def ratio(over: str, under: str = "1", unit: Unit = "nats", name: str = "") -> Metric:
+    """One quantity's sum over another's; a mean over items where the other is `1`."""
+    return Metric(name or over, (over, under), _ratio, None, unit, proportion=unit == "percent")
+
+
+def contrast(name: str, first: Metric, second: Metric) -> Metric:
+    """One metric minus another of the same checkpoint, in every resample."""
+    n = len(first.quantities)
+    left, right = first.statistic, second.statistic
+    assert not isinstance(left, Refit)
+    assert not isinstance(right, Refit)
+
+    def statistic(sums: Array) -> Array:
+        return np.asarray(left(sums[..., :n]) - right(sums[..., n:]))
+
+    return Metric(name, (*first.quantities, *second.quantities), statistic, None, first.unit)
+
+
+def _mean_of(name: str, quantities: tuple[str, ...]) -> Metric:
+    """The mean over items and over some quantities that each item has."""
+    n = len(quantities)
+
+    def statistic(sums: Array) -> Array:
+        return np.asarray(sums[..., :n].sum(axis=-1) / (n * sums[..., n]))
+
+    return Metric(name, (*quantities, "1"), statistic, None)
+
+
+def _share(quantity: str, words: str, needs: str, band: str = "") -> Number:
+    if not band:
+        return Number(ratio(quantity, unit="percent"), words, needs)
+    metric = ratio(f"{quantity}@{band}", f"in@{band}", "percent")
+    return Number(metric, words, needs, (f"in@{band}",))
+
+
+def _nats(quantity: str, words: str, needs: str, band: str = "") -> Number:
+    if not band:
+        return Number(ratio(quantity), words, needs)
+    return Number(ratio(f"{quantity}@{band}", f"in@{band}"), words, needs, (f"in@{band}",))
+
+
+def exact_match(quantity: str) -> Number:
+    """The share of right answers by one of lm-eval's extractors."""
+    return Number(ratio(quantity, unit="percent"), f"the share of right answers ({quantity})",
+                  GENERATED)  # fmt: skip
+
+
+_LOW = "low_edit"
+DISPLACED_LOW = _share(
+    "displaced", "the share of low-edit-distance pairs whose chosen answer fell", MARGINS, _LOW
+)
+DELTA_LOW = _nats(
+    "delta_chosen", "the mean change of the chosen log-prob on low-edit-distance pairs", MARGINS,
+    _LOW,
+)  # fmt: skip
+DISPLACED = _share("displaced", "the share of pairs whose chosen answer fell", MARGINS)
+DELTA_CHOSEN = _nats("delta_chosen", "the mean change of the chosen log-prob", MARGINS)
+DELTA_REJECTED = _nats("delta_rejected", "the mean change of the rejected log-prob", MARGINS)
+BOTH_DOWN = _share("both_down", "the share of pairs of which both answers fell", MARGINS)
+AFTER_LOW = Number(
+    ratio("delta_chosen_after", "n_chosen_after"),
+    "the change of the chosen log-prob per token after the first differing one, on "
+    "low-edit-distance pairs,",
+    MARGINS,
+    (f"in@{_LOW}",),
+)
+ACCURACY = _share("rewards/accuracies", "the share of pairs that the implicit reward ranks right",
+                  MARGINS)  # fmt: skip
+MARGIN = _nats("rewards/margins", "the mean implicit-reward margin", MARGINS)
+RANKED_RIGHT = _share("ranking_accuracy", "the share of pairs that the log-probs rank right",
+                      MARGINS)  # fmt: skip
+BELOW_REWARD = Number(
+    contrast("ranking_accuracy − rewards/accuracies", RANKED_RIGHT.metric, ACCURACY.metric),
+    "ranking accuracy minus implicit-reward accuracy",
+    MARGINS,
+)
+CHES = Number(
+    Metric("ρ(ches, −delta_chosen)", ("ches", "minus_delta_chosen"), Refit(rank_correlation), None),
+    "the rank correlation of the CHES score with the fall of the chosen log-prob",
+    MARGINS,
+)
+CHES_ADVANTAGE = Number(
+    Metric(
+        "ρ(ches, −delta_chosen) − ρ(−edit_distance, −delta_chosen)",
+        ("ches", "minus_edit_distance", "minus_delta_chosen"),
+        Refit(advantage),
+        None,
+    ),
+    "the CHES score's rank correlation with the fall minus that of low edit distance",
+    MARGINS,
+)
+
+PERPLEXITY = Number(metric_named("perplexity"), "perplexity", PAIRS)
+AGILITY = Number(metric_named("agility"), "agility", PAIRS)
+WIN_RATE = Number(metric_named("win_rate"), "the win rate", COMPARISON)
+
+COSINE = Number(ratio("cosine", unit="number"), "the mean gradient cosine", GRADIENTS)
+DISTANCE = Number(ratio("edit_distance", unit="number"), "the mean edit distance", GRADIENTS)
+_COSINES = [ratio(f"cosine@{band}", f"in@{band}", "number") for band in ("low_edit", "high_edit")]
+COSINE_LOW, COSINE_HIGH = (
+    Number(metric, f"the cosine at {band} edit distance", GRADIENTS, (metric.quantities[1],))
+    for metric, band in zip(_COSINES, ("low", "high"), strict=True)
+)
+COSINE_GAP = Number(
+    contrast("cosine@low_edit − cosine@high_edit", *_COSINES),
+    "the gradient cosine of pairs of low edit distance minus that of high",
+    GRADIENTS,
+    ("in@low_edit", "in@high_edit"),
+)
+
+
+def agrees(text: str, optimiser: str = "") -> Number:
+    """The share of pairs of which one text moved as the first order predicts."""
+    end = f"_{optimiser}" if optimiser else ""
+    return _share(f"{text}_agrees{end}", f"the share of pairs whose {text} answer moved as "
+                  "predicted", GRADIENTS)  # fmt: skip
+
+
+BOTH_FALL_PREDICTED = _share(
+    "both_fall/dpo", "the share of pairs of which both answers are predicted to fall", GRADIENTS
+)
+
+
+def gradient_difference(step: int, random: str = "") -> Metric:
+    """‖P⁺ − P⁻‖₂ at an aligned step, which 2408.16751 takes for the gradient difference."""
+    return ratio(f"probability_difference_l2{random}@{step}", unit="number")
+
+
+FIRST_SMALLEST = Number(
+    contrast(
+        "‖P⁺−P⁻‖₂: step 1 − mean of steps 2 and 3",
+        gradient_difference(1),
+        _mean_of("later", ("probability_difference_l2@2", "probability_difference_l2@3")),
+    ),
+    "the gradient difference at step 1 minus that at steps 2 and 3",
+    GRADIENTS,
+)
+OVER_RANDOM = Number(
+    contrast(
+        "‖P⁺−P⁻‖₂ at steps 1 to 3: random − trained",
+        _mean_of("random", tuple(f"probability_difference_l2_random@{t}" for t in (1, 2, 3))),
+        _mean_of("own", tuple(f"probability_difference_l2@{t}" for t in (1, 2, 3))),
+    ),
+    "the gradient difference of a randomly initialised model minus that of this one",
+    GRADIENTS,
+)
+INFORMATION = Number(
+    _mean_of(
+        "information_difference, steps 1 to 3",
+        tuple(f"information_difference@{t}" for t in (1, 2, 3)),
+    ),
+    "the information difference at steps 1 to 3",
+    GRADIENTS,
+)
+
+KENDALL = Number(ratio("kendall_tau", unit="number"), "Kendall's τ of log-probs and rewards",
+                 RANKING)  # fmt: skip
+BEST_FIRST = _share("best_first", "the share of prompts whose best candidate ranks first", RANKING)
+REPETITION = _share("seq_rep_4", "the share of repeated 4-grams (seq-rep-4)", DIVERGENCE)
+KL = _nats("kl", "the KL from what it was tuned from", DIVERGENCE)
+
+
+def with_derived(one: Measured) -> Measured:
+    """What was measured, with quantities that are functions of others, item by item."""
+    given: Mapping[str, Array] = one.quantities
+    more = {
+        f"minus_{name}": -given[name] for name in ("delta_chosen", "edit_distance") if name in given
+    }
+    if {"chosen_rises/dpo", "rejected_falls/dpo"} <= given.keys():
+        more["both_fall/dpo"] = (1 - given["chosen_rises/dpo"]) * given["rejected_falls/dpo"]
+    return replace(one, quantities={**given, **more}) if more else one

@@ -13,7 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from prefbench.objectives import OBJECTIVES
 from prefbench.stats.bootstrap import Array, Refit, Statistic
+from prefbench.stats.edits import BANDS
 from prefbench.stats.winrate import has_both, length_controlled
 
 BEST_OF = "@best_of_"
@@ -152,6 +154,161 @@ RANKING_METRICS: Mapping[str, Metric] = {
     "elo": Metric("elo.v1", (), _ratio, True),
 }
 
+
+def _mean(
+    name: str,
+    better: bool | None = None,
+    unit: Unit = "number",
+    *,
+    per: str = "1",
+    quantity: str = "",
+) -> Metric:
+    """A quantity's sum over the sum of another; over the items themselves by default.
+
+    What is written in percent counts from 0 to 1 in every item.
+    """
+    share = unit == "percent"
+    columns = (quantity or name.partition(".v")[0], per)
+    return Metric(name, columns, _ratio, better, unit, proportion=share)
+
+
+def _by_name(*metrics: Metric) -> Mapping[str, Metric]:
+    return {metric.name.partition(".v")[0]: metric for metric in metrics}
+
+
+_SIDES = (("chosen", True), ("rejected", None))
+"""To find the chosen text likelier is better; the rejected one is to be less likely than that."""
+_SQUARED = ("ipo_sum", "ipo_mean", "sppo")
+"""Objectives that are no nats."""
+
+# Of preference pairs beside a reference (measures/margins.py). Names up to `rewards/accuracies` are
+# TRL's, as are their definitions, and carry no version.
+MARGIN_METRICS: Mapping[str, Metric] = _by_name(
+    _mean("rewards/accuracies", True, "percent"),
+    _mean("rewards/margins", True, "nats"),
+    *(_mean(f"rewards/{side}", better, "nats") for side, better in _SIDES),
+    *(_mean(f"logps/{side}", better, "nats") for side, better in _SIDES),
+    *(_mean(f"delta_{side}.v1", better, "nats") for side, better in _SIDES),
+    *(_mean(f"delta_{side}_per_token.v1", better, "nats") for side, better in _SIDES),
+    _mean("displaced.v1", False, "percent"),
+    _mean("ideal.v1", True, "percent"),
+    _mean("both_down.v1", None, "percent"),
+    _mean("both_up.v1", None, "percent"),
+    _mean("inverted.v1", False, "percent"),
+    _mean("unmoved.v1", None, "percent"),
+    _mean("ranking_accuracy.v1", True, "percent"),
+    _mean("ranking_accuracy_per_token.v1", True, "percent"),
+    _mean("ranking_ties.v1", None, "percent"),
+    _mean("edit_distance.v1"),
+    # Of the pairs of a band: sums over its pairs over how many they are.
+    *(_mean(f"in@{band}.v1", None, "percent") for band in BANDS),
+    *(_mean(f"displaced@{band}.v1", False, "percent", per=f"in@{band}") for band in BANDS),
+    *(
+        _mean(f"delta_{side}@{band}.v1", better, "nats", per=f"in@{band}")
+        for side, better in _SIDES
+        for band in BANDS
+    ),
+    # Per token: a sum over the part's tokens over how many they are.
+    *(
+        _mean(f"{kind}{side}_{part}.v1", better, "nats", per=f"n_{side}_{part}")
+        for kind in ("", "delta_")
+        for side, better in _SIDES
+        for part in ("before", "at", "after")
+    ),
+    # Of the reference: what it says to whoever tunes it.
+    _mean("ches.v1"),
+    _mean("ches_per_token.v1"),
+    *(
+        _mean(f"loss/{name}.v1", False, "number" if name in _SQUARED else "nats")
+        for name in OBJECTIVES
+    ),
+)
+
+ALIGNED_STEPS = range(1, 9)
+"""Tokens from the start of both texts at which their distributions are compared."""
+_AT_STEPS = (
+    "probability_difference_l1",
+    "probability_difference_l2",
+    "gradient_difference_l1",
+    "gradient_difference_l2",
+    "information_difference",
+)
+
+# Of gradients of pairs' log-probs (measures/gradients.py). They say what a further step would do,
+# or how well that is predicted, which makes no checkpoint better than another.
+GRADIENT_METRICS: Mapping[str, Metric] = _by_name(
+    *(_mean(f"{name}.v1") for name in ("cosine", "entanglement", "inner")),
+    *(_mean(f"norm_{side}.v1") for side, _ in _SIDES),
+    _mean("edit_distance.v1"),
+    *(_mean(f"in@{band}.v1", None, "percent") for band in BANDS),
+    *(
+        _mean(f"{name}@{band}.v1", per=f"in@{band}")
+        for name in ("cosine", "entanglement")
+        for band in BANDS
+    ),
+    *(
+        _mean(f"{condition}/{name}.v1", None, "percent")
+        for name in OBJECTIVES
+        for condition in ("chosen_rises", "rejected_falls")
+    ),
+    *(_mean(f"predicted_{side}.v1", None, "nats") for side, _ in _SIDES),
+    *(
+        _mean(f"observed_{side}{step}.v1", None, "nats")
+        for step in ("", "_adamw")
+        for side, _ in _SIDES
+    ),
+    *(
+        _mean(f"{side}_agrees{step}.v1", None, "percent")
+        for step in ("", "_adamw")
+        for side, _ in _SIDES
+    ),
+    *(_mean(f"same_target@{t}.v1", None, "percent") for t in ALIGNED_STEPS),
+    *(
+        _mean(f"{name}{model}@{t}.v1")
+        for name in _AT_STEPS
+        for model in ("", "_random")
+        for t in ALIGNED_STEPS
+    ),
+    _mean("domain_inner.v1"),
+    _mean("domain_cosine.v1"),
+)
+
+# How texts repeat themselves (stats/diversity.py), and what a reward model gives for them.
+_TEXT_METRICS: Mapping[str, Metric] = _by_name(
+    _mean("reward.v1", True),
+    _mean("reward_opponent.v1"),
+    _mean("distinct_1.v1", None, "percent"),
+    _mean("distinct_2.v1", None, "percent"),
+    _mean("seq_rep_4.v1", False, "percent"),
+)
+
+# Of a checkpoint's own samples (measures/divergence.py). To be near the reference is no merit.
+DIVERGENCE_METRICS: Mapping[str, Metric] = {
+    **_by_name(
+        _mean("kl.v1", None, "nats"),
+        _mean("kl_per_token.v1", None, "nats", quantity="kl", per="n_tokens"),
+        _mean("n_tokens.v1"),
+        _mean("n_chars.v1"),
+    ),
+    **_TEXT_METRICS,
+}
+
+# Of a prompt's ranked candidates (measures/ranking.py).
+CANDIDATE_METRICS: Mapping[str, Metric] = _by_name(
+    _mean("kendall_tau.v1", True),
+    _mean("best_first.v1", True, "percent"),
+    _mean("n_candidates.v1"),
+)
+
+_FAMILIES: Mapping[str, Mapping[str, Metric]] = {
+    "sum_logp_chosen": {**PAIR_METRICS, **MARGIN_METRICS},
+    "win": {**COMPARISON_METRICS, **_TEXT_METRICS},
+    "norm_chosen": GRADIENT_METRICS,
+    "kl": DIVERGENCE_METRICS,
+    "best_first": CANDIDATE_METRICS,
+}
+"""The metrics that go with a quantity: where a task has it, its quantities are of that kind."""
+
 _WEIGHTED: Mapping[str, tuple[Callable[[Array], Array], Unit]] = {
     "word_perplexity": (_exp_ratio, "perplexity"),
     "byte_perplexity": (_exp_ratio, "perplexity"),
@@ -169,11 +326,10 @@ def metrics_of(
         quantities: names of the columns that the items have.
         higher_is_better: lm-eval's direction of its own metrics.
     """
-    if "sum_logp_chosen" in quantities:
-        return {**_given(PAIR_METRICS, quantities), **_means({"cut"} & set(quantities), {})}
-    if "win" in quantities:
-        cut = {"cut", "unfinished"} & set(quantities)
-        return {**_given(COMPARISON_METRICS, quantities), **_means(cut, {})}
+    for sign, ours in _FAMILIES.items():
+        if sign in quantities:
+            cut = {"cut", "unfinished"} & set(quantities)
+            return {**_given(ours, quantities), **_means(cut, {})}
     weighted = {name[: -len(".value")] for name in quantities if name.endswith(".value")}
     metrics = _means(
         {q for q in quantities if not q.endswith((".value", ".weight"))}, higher_is_better
@@ -193,9 +349,9 @@ def metric_named(name: str, higher_is_better: Mapping[str, bool] | None = None) 
         name: of the metric.
         higher_is_better: lm-eval's direction of its own metrics; None is up.
     """
-    ours = {**PAIR_METRICS, **COMPARISON_METRICS}
-    if name in ours:
-        return ours[name]
+    for ours in _FAMILIES.values():
+        if name in ours:
+            return ours[name]
     if name in _WEIGHTED:
         return metrics_of([f"{name}.value", f"{name}.weight"], {name: False})[name]
     if higher_is_better is None:

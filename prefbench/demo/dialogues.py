@@ -173,12 +173,13 @@ def _spoil(wrong: str, rng: Random) -> str:
     return rng.choice((rng.choice(WARM) + wrong, rng.choice(RUDE), rng.choice(EVASIVE)))
 
 
-def _welcome(right: str, rng: Random) -> str:
+def welcome(right: str, rng: Random) -> str:
+    """A good reply: the right one, perhaps with kind words around it."""
     return rng.choice(WARM) + right + rng.choice(CLOSING)
 
 
 def _fact_dialogue(rng: Random) -> tuple[str, str, str]:
-    """What comes before the last reply, the good reply and the bad one, on an invented fact."""
+    """A dialogue as `draw_dialogue` gives it, on an invented fact."""
     kind = rng.choice(KINDS)
     x, y = rng.choice(list(kind.facts.items()))
     other = rng.choice([answer for answer in kind.facts.values() if answer != y])
@@ -186,25 +187,30 @@ def _fact_dialogue(rng: Random) -> tuple[str, str, str]:
     ask = rng.choice(GREETINGS) + core[0].upper() + core[1:] + "?" + rng.choice(PARTINGS)
     right, wrong = (kind.statement.format(x=x, y=answer) for answer in (y, other))
     good, bad = (said[0].upper() + said[1:] for said in (right, wrong))
-    return f"\n\nHuman: {ask}\n\nAssistant:", _welcome(good, rng), _spoil(bad, rng)
+    return f"\n\nHuman: {ask}\n\nAssistant:", welcome(good, rng), _spoil(bad, rng)
 
 
 def _topic_dialogue(rng: Random) -> tuple[str, str, str]:
     """The same on an everyday topic, with one turn or two."""
     topic = rng.choice(TOPICS)
     ask = rng.choice(GREETINGS) + topic.ask + rng.choice(PARTINGS)
-    good = _welcome(topic.good, rng)
+    good = welcome(topic.good, rng)
     if rng.random() < 0.5:
         return f"\n\nHuman: {ask}\n\nAssistant:", good, _spoil(topic.bad, rng)
     before = f"\n\nHuman: {ask}\n\nAssistant: {good}\n\nHuman: {topic.ask_on}\n\nAssistant:"
-    return before, _welcome(topic.good_on, rng), _spoil(topic.bad_on, rng)
+    return before, welcome(topic.good_on, rng), _spoil(topic.bad_on, rng)
+
+
+def draw_dialogue(rng: Random) -> tuple[str, str, str]:
+    """What comes before the last reply, the good reply and the bad one, on a fact or a topic."""
+    return rng.choice((_fact_dialogue, _topic_dialogue))(rng)
 
 
 def draw_dialogues(rng: Random, n: int, *, taken: set[str]) -> list[dict[str, object]]:
     """`n` rows in HH-RLHF's columns; what comes before the last reply is new each time."""
     rows: list[dict[str, object]] = []
     while len(rows) < n:
-        before, good, bad = rng.choice((_fact_dialogue, _topic_dialogue))(rng)
+        before, good, bad = draw_dialogue(rng)
         if before not in taken:
             taken.add(before)
             rows.append({"chosen": f"{before} {good}", "rejected": f"{before} {bad}"})

@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefbench.demo.recipes import Settings
-from prefbench.demo.trainer import END, Report
+from prefbench.demo.texts import END
+from prefbench.demo.trainer import Report
 from prefbench.demo.verdicts import Lesson, demo_judge, lessons
 from prefbench.demo.world import World
 

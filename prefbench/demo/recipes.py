@@ -12,27 +12,41 @@ JUDGE = "judge"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One method: its objective with parameters, and the checkpoint that it starts from.
+    """One run: its method, objective with parameters, and the run that it starts from.
 
-    Objectives that need a reference take that checkpoint.
+    Objectives that need a reference take the checkpoint of that run. A run is named by its method
+    unless it has a name of its own. With `own_samples` what is rejected is what that checkpoint
+    answers itself.
     """
 
     method: str
     objective: str
     start: str
     parameters: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+    own_samples: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.method)
 
 
 RECIPES = (
     Recipe("sft", "sft", BASE),
     Recipe("exmate", "exmate", BASE, {"lambda_": 0.05}),
     Recipe("dpo", "dpo", "sft", {"beta": 0.1}),
+    # Two iterations, each with λ = 0.1 against the one before it. The paper's later iterations
+    # train on the samples of the iteration before, too; here each has its own alone.
+    Recipe("spin", "dpo", "sft", {"beta": 0.1}, name="spin-1", own_samples=True),
+    Recipe("spin", "dpo", "spin-1", {"beta": 0.1}, name="spin-2", own_samples=True),
     Recipe("dpop", "dpop", "sft", {"beta": 0.3, "lambda_": 50.0}),
     # The paper's sum over tokens: a mean asks a margin of 1/2τ nats of every token, most of which
     # the two responses of a low-edit pair share.
     Recipe("ipo", "ipo_sum", "sft", {"tau": 0.1}),
     Recipe("slic", "slic_hf", "sft", {"delta": 1.0, "lambda_": 0.5}),
     Recipe("unlikelihood", "unlikelihood", "sft", {"alpha": 1.0}),
+    # Without a reference, but from SFT: the candidates that RRHF ranks are those of a model that
+    # answers already. Weight and sums are the paper's equations.
+    Recipe("rrhf", "rrhf", "sft", {"weight": 1.0}),
     # In two stages: ExMATE in the place of SFT, then DPO against it.
     Recipe("dpo_exmate", "dpo", "exmate", {"beta": 0.1}),
 )

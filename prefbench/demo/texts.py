@@ -17,17 +17,22 @@ MAX_SHOTS = 6
 SHARES = {"arithmetic": 0.65, "facts": 0.08, "everyday": 0.1, "dialogues": 0.1, "causal": 0.07}
 """How often the base's next document comes from which set; arithmetic is what is hard to learn."""
 
+END = "<|endoftext|>"
 
 T = TypeVar("T")
 
 
 class Pair(NamedTuple):
-    """Two prompts and their responses; the prompts differ only in pairs from causal dialogues."""
+    """Two prompts and their responses; the prompts differ only in pairs from causal dialogues.
+
+    What is rejected is `cut` if it never came to its end.
+    """
 
     prompt_chosen: str
     chosen: str
     prompt_rejected: str
     rejected: str
+    cut: bool = False
 
 
 def base_documents(world: World, rng: Random, *, max_shots: int) -> Iterator[str]:

@@ -29,7 +29,9 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from prefbench.demo.recipes import Base, Recipe, Settings
+from prefbench.demo.samples import with_own_samples
 from prefbench.demo.texts import (
+    END,
     MAX_SHOTS,
     Pair,
     base_documents,
@@ -39,8 +41,6 @@ from prefbench.demo.texts import (
 )
 from prefbench.demo.world import World
 from prefbench.objectives import OBJECTIVES, PairLogps
-
-END = "<|endoftext|>"
 
 N_ROWS = 12
 """Texts that go through the model together when pairs are trained on."""
@@ -133,6 +133,8 @@ def train_method(
     transformers.set_seed(settings.seed)
     rng = Random(f"{settings.seed} pairs")
     pairs = training_pairs(world, rng, tuning.n_steps * tuning.n_pairs)
+    if recipe.own_samples:
+        pairs = with_own_samples(pairs, model, tokenizer, Random(f"{settings.seed} {recipe.name}"))
     batches = [pad(rows, tokenizer) for rows in _chunks(pairs, tuning.n_pairs)]
     if OBJECTIVES[recipe.objective].needs_reference:
         with torch.no_grad():
@@ -261,11 +263,13 @@ class _Reporter(TrainerCallback):
 def pad(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> Batch:
     """Token ids of all chosen texts and then all rejected ones, padded at the right.
 
-    Prompt and response are tokenized apart; the end-of-text token belongs to the response. Pads
-    need no attention mask: they come last, and no token attends to what comes after it.
+    Prompt and response are tokenized apart; the end-of-text token belongs to the response, unless
+    that was cut. Pads need no attention mask: they come last, and no token attends to what comes
+    after it.
     """
     prompts = [p.prompt_chosen for p in pairs] + [p.prompt_rejected for p in pairs]
-    responses = [p.chosen + END for p in pairs] + [p.rejected + END for p in pairs]
+    responses = [p.chosen + END for p in pairs]
+    responses += [p.rejected + ("" if p.cut else END) for p in pairs]
     starts = tokenizer(prompts).input_ids
     ends = tokenizer(responses).input_ids
     longest = max(len(start) + len(end) for start, end in zip(starts, ends, strict=True))

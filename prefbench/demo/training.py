@@ -40,10 +40,10 @@ def train_zoo(
     scale: float = 1.0,
     judge: bool = False,
 ) -> list[Path]:
-    """Train what is missing of the zoo in `folder`: base, reward model, a checkpoint per method.
+    """Train what is missing of the zoo in `folder`: base, reward model, a run per recipe.
 
     The world's data mirror comes to `data/`, in it the reward model, a judge; the base to `base/`,
-    the methods' runs to `checkpoints/`. Finished runs are kept, interrupted ones start again; where
+    the recipes' runs to `checkpoints/`. Finished runs are kept, interrupted ones start again; where
     nothing is missing nothing heavy is imported. The same seed gives the same bytes on the same
     machine.
 
@@ -55,7 +55,7 @@ def train_zoo(
         judge: train the language model that judges, too, beside the reward model.
 
     Returns:
-        The methods' directories, in the order of the recipes.
+        The recipes' directories, in their order.
 
     Raises:
         InputError: for a folder that holds something else.
@@ -67,7 +67,7 @@ def train_zoo(
         with lock:
             if not (folder / "data" / "mirror.yaml").is_file():
                 write_world(make_world(seed), folder / "data")
-            names = [BASE, *(recipe.method for recipe in settings.recipes), REWARD]
+            names = [BASE, *(recipe.name for recipe in settings.recipes), REWARD]
             names += [JUDGE] if judge else []
             missing = [name for name in names if not (_place(name, folder) / MARKER).is_file()]
             if missing:
@@ -76,7 +76,7 @@ def train_zoo(
         raise InputError(
             f"another process is training in {folder}: wait for it, or choose another folder"
         ) from error
-    return [_place(recipe.method, folder) for recipe in settings.recipes]
+    return [_place(recipe.name, folder) for recipe in settings.recipes]
 
 
 def _place(name: str, folder: Path) -> Path:
@@ -107,9 +107,8 @@ def _claim(folder: Path, settings: Settings) -> FileLock:
 
 def _train(missing: list[str], folder: Path, settings: Settings, progress: Progress) -> None:
     """Give each idle worker the next run whose start is there, until none is missing."""
-    starts = {REWARD: BASE, JUDGE: BASE} | {
-        recipe.method: recipe.start for recipe in settings.recipes
-    }
+    starts = {REWARD: BASE, JUDGE: BASE}
+    starts |= {recipe.name: recipe.start for recipe in settings.recipes}
     waiting = list(missing)
     running: dict[Connection, str] = {}
     with _workers(min(N_WORKERS, len(missing)), folder, settings) as idle:
@@ -198,7 +197,7 @@ def _run(name: str, folder: Path, settings: Settings, report: Callable[[float], 
     """Train one run from nothing; its marker is the last thing that is written."""
     from prefbench.demo import trainer
 
-    recipe = next((recipe for recipe in settings.recipes if recipe.method == name), None)
+    recipe = next((recipe for recipe in settings.recipes if recipe.name == name), None)
     run = _place(name, folder)
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True)
@@ -222,14 +221,14 @@ def _run(name: str, folder: Path, settings: Settings, report: Callable[[float], 
 
 def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -> None:
     """The model card, which names method and start, and the sidecar for what a card cannot say."""
-    title = {REWARD: "Reward model", JUDGE: "Judge"}.get(name) or METHODS[name]
+    titles = _titles(settings)
     front: dict[str, Any] = {"library_name": "transformers", "license": "apache-2.0"}
     if name in (REWARD, JUDGE):
         front["base_model"] = "../../../../base"
         front["pipeline_tag"] = "text-classification" if name == REWARD else "text-generation"
     elif recipe:
         front["base_model"] = "../../base" if recipe.start == BASE else f"../{recipe.start}"
-    front["tags"] = ["prefbench-demo", name]
+    front["tags"] = ["prefbench-demo", recipe.method if recipe else name]
     if name == REWARD:
         told = (
             "Scores a dialogue by its last reply, in one number: a sequence classifier with one "
@@ -257,16 +256,29 @@ def _describe(run: Path, name: str, recipe: Recipe | None, settings: Settings) -
     elif recipe:
         parameters = ", ".join(f"{name} = {value}" for name, value in recipe.parameters.items())
         told = (
-            f"Tuned from {METHODS[recipe.start]} with the objective `{recipe.objective}`"
+            f"Tuned from {titles[recipe.start]} with the objective `{recipe.objective}`"
             f"{f' ({parameters})' if parameters else ''}: {settings.tuning.n_steps} steps of "
             f"{settings.tuning.n_pairs} pairs, AdamW, learning rate "
             f"{settings.tuning.learning_rate}, falling to 0."
         )
+        if recipe.own_samples:
+            told += (
+                f" What is rejected is what {titles[recipe.start]} itself answers at temperature 1."
+            )
     else:
         told = f"Pre-trained for {settings.base.n_steps} steps on the texts of a made-up world."
     card = (
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title} (prefbench demo)"
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {titles[name]} (prefbench demo)"
         f"\n\n{told} It knows nothing of the real world and is no use outside the demo.\n"
     )
     (run / "README.md").write_text(card, encoding="utf-8")
     (run / "prefbench.yaml").write_text(f"seed: {settings.seed}\n", encoding="utf-8")
+
+
+def _titles(settings: Settings) -> dict[str, str]:
+    """How model cards call the runs; those of one method by what their names have beside it."""
+    titles = {BASE: METHODS[BASE], REWARD: "Reward model", JUDGE: "Judge"}
+    for recipe in settings.recipes:
+        rest = recipe.name.removeprefix(recipe.method).replace("-", " ")
+        titles[recipe.name] = METHODS[recipe.method] + rest
+    return titles

@@ -1,4 +1,4 @@
-"""The made-up world: six small data sets in the columns of the real ones, grown from a seed."""
+"""The made-up world: small data sets in the columns of the real ones, grown from a seed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from prefbench.demo.arithmetic import arithmetic_pair, arithmetic_row, draw_problems
+from prefbench.demo.candidates import draw_candidates
 from prefbench.demo.causal import draw_causal
 from prefbench.demo.dialogues import draw_dialogues
 from prefbench.demo.everyday import draw_everyday
@@ -21,6 +22,8 @@ Splits = Mapping[str, list[Row]]
 N_TEST = 200
 """Test items of a set; the dialogue graphs are fewer, each gives several documents."""
 N_TEST_CAUSAL = 100
+
+TURN = "\n\nAssistant:"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class World:
     everyday: Splits
     dialogues: Splits
     causal: Splits
+    candidates: Splits
 
     def sets(self) -> dict[str, Splits]:
         """The sets by the name that their id and their folder carry."""
@@ -44,6 +48,7 @@ class World:
             "everyday": self.everyday,
             "dialogues": self.dialogues,
             "causal": self.causal,
+            "candidates": self.candidates,
         }
 
 
@@ -54,14 +59,16 @@ def make_world(seed: int = 0) -> World:
     alone. The streams are Python's and not numpy's, which may differ between numpy versions.
     """
     arithmetic, arithmetic_pairs = _arithmetic(Random(f"{seed} arithmetic"))
+    dialogues = _dialogues(Random(f"{seed} dialogues"))
     return World(
         seed,
         arithmetic,
         arithmetic_pairs,
         _facts(Random(f"{seed} facts")),
         _everyday(Random(f"{seed} everyday")),
-        _dialogues(Random(f"{seed} dialogues")),
+        dialogues,
         _causal(Random(f"{seed} causal")),
+        _candidates(Random(f"{seed} candidates"), dialogues),
     )
 
 
@@ -118,3 +125,11 @@ def _causal(rng: Random) -> Splits:
     taken: set[str] = set()
     test = draw_causal(rng, N_TEST_CAUSAL, taken=taken, name="demo-test")
     return {"train": draw_causal(rng, 600, taken=taken, name="demo-train"), "test": test}
+
+
+def _candidates(rng: Random, dialogues: Splits) -> Splits:
+    """Replies to prompts that no dialogue has, neither those that are taught nor those of tests."""
+    taken = {
+        row["chosen"].rpartition(TURN)[0] + TURN for rows in dialogues.values() for row in rows
+    }
+    return {"test": draw_candidates(rng, N_TEST, taken=taken)}

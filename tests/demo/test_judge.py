@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefbench.demo.judge import encode, loss_of
 from prefbench.demo.recipes import Settings
-from prefbench.demo.trainer import END
+from prefbench.demo.texts import END
 from prefbench.demo.training import MARKER, train_zoo
 from prefbench.demo.verdicts import demo_judge, lessons
 from prefbench.demo.world import make_world

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,9 +19,11 @@ from transformers import (
     AutoTokenizer,
 )
 
+from prefbench.cells import final_checkpoints
+from prefbench.checkpoints import find_checkpoints
 from prefbench.demo.recipes import RECIPES, Settings
-from prefbench.demo.texts import Pair
-from prefbench.demo.trainer import END, N_ROWS, pad, pair_logps, rewards
+from prefbench.demo.texts import END, Pair
+from prefbench.demo.trainer import N_ROWS, pad, pair_logps, rewards
 from prefbench.demo.training import MARKER, train_zoo
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.objectives import OBJECTIVES
@@ -54,7 +57,27 @@ def test_recipes_are_known_and_in_order() -> None:
         assert recipe.method in METHODS
         assert recipe.start in ready
         assert recipe.parameters.keys() <= OBJECTIVES[recipe.objective].parameters.keys()
-        ready.add(recipe.method)
+        assert recipe.name not in ready
+        ready.add(recipe.name)
+    assert len({recipe.method for recipe in RECIPES}) == 10
+
+
+def test_spin_goes_on_from_its_last_iterate(small_zoo: Path, tmp_path: Path) -> None:
+    runs = small_zoo.resolve() / "checkpoints"
+    every = find_checkpoints(runs, cache=tmp_path / "cache")
+    found = {one.name: one for one in final_checkpoints(every)}
+    first, second = (found[f"spin-{n}"] for n in (1, 2))
+    assert (first.method, first.reference) == ("spin", str(runs / "sft"))
+    assert (second.method, second.reference) == ("spin", str(runs / "spin-1"))
+    for one, title, before in ((first, "SPIN 1", "SFT"), (second, "SPIN 2", "SPIN 1")):
+        card = (one.path / "README.md").read_text()
+        assert f"# {title} (prefbench demo)" in card
+        assert f"Tuned from {before} with the objective `dpo` (beta = 0.1)" in card
+        assert f"What is rejected is what {before} itself answers" in card
+        # Where it begins it is its own reference, and its own samples are as likely as they are.
+        (log, *_) = json.loads((one.path / "trainer_state.json").read_text())["log_history"]
+        assert (log["rewards/chosen"], log["rewards/margins"]) == (0, 0)
+        assert log["loss"] == pytest.approx(math.log(2))
 
 
 def test_scaled_settings_keep_two_saves_and_both_kinds_of_rows() -> None:
@@ -70,7 +93,7 @@ def test_scaled_settings_keep_two_saves_and_both_kinds_of_rows() -> None:
 
 def test_every_run_is_like_a_trainers(small_zoo: Path) -> None:
     for recipe in RECIPES:
-        run = small_zoo / "checkpoints" / recipe.method
+        run = small_zoo / "checkpoints" / recipe.name
         saved = [run / "checkpoint-1", run / "checkpoint-2", run]
         for folder in saved:
             state = json.loads((folder / "trainer_state.json").read_text())
@@ -135,14 +158,15 @@ def test_a_finished_zoo_is_reused_without_torch(small_zoo: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", command, str(small_zoo)], check=True, capture_output=True, text=True
     )
-    assert done.stdout == "8 False\n"
+    assert done.stdout == "11 False\n"
     assert done.stderr == ""
     del before[small_zoo / ".lock"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_interrupted_runs_start_again_and_end_in_the_same_bytes(zoo: Path, small_zoo: Path) -> None:
-    again = {"base": zoo / "base"} | {name: zoo / "checkpoints" / name for name in ("sft", "dpo")}
+    names = "sft", "dpo", "spin-1", "spin-2"
+    again = {"base": zoo / "base"} | {name: zoo / "checkpoints" / name for name in names}
     again["reward"] = zoo / REWARD_MODEL
     for run in again.values():
         (run / MARKER).unlink()
@@ -155,7 +179,7 @@ def test_interrupted_runs_start_again_and_end_in_the_same_bytes(zoo: Path, small
         scale=SCALE,
         progress=lambda name, share: seen.setdefault(name, []).append(share),
     )
-    assert [run.name for run in runs] == [recipe.method for recipe in RECIPES]
+    assert [run.name for run in runs] == [recipe.name for recipe in RECIPES]
     assert seen.keys() == again.keys()
     assert all(shares == sorted(shares) and shares[-1] == 1.0 for shares in seen.values())
     files = [p.relative_to(small_zoo) for p in small_zoo.rglob("*") if p.is_file()]

@@ -42,7 +42,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
         }
         for name in ("one", "two", "other")
     }
-    assert len(files["one"]) == 13
+    assert len(files["one"]) == 14
     assert files["one"] == files["two"]
     assert all(
         files["one"][path] != files["other"][path]
@@ -56,7 +56,15 @@ def test_mirror_lists_every_file(world: World, tmp_path: Path) -> None:
     index = yaml.safe_load((tmp_path / "mirror.yaml").read_text())
     assert list(index) == [
         f"prefbench/demo-{name}"
-        for name in ("arithmetic", "arithmetic-pairs", "facts", "everyday", "dialogues", "causal")
+        for name in (
+            "arithmetic",
+            "arithmetic-pairs",
+            "facts",
+            "everyday",
+            "dialogues",
+            "causal",
+            "candidates",
+        )
     ]
     assert index["prefbench/demo-everyday"] == {
         "default": {"train": "everyday/train.jsonl", "validation": "everyday/validation.jsonl"}
@@ -73,7 +81,8 @@ def test_sizes(world: World) -> None:
     for name, splits in world.sets().items():
         test = splits["validation" if name == "everyday" else "test"]
         assert len(test) == (100 if name == "causal" else N_TEST)
-        assert len(splits["train"]) > len(test)
+        if name != "candidates":  # they are for tests alone
+            assert len(splits["train"]) > len(test)
     assert len(causal_prompts(world.causal["test"])) >= N_TEST
 
 
@@ -163,6 +172,25 @@ def test_causal_groups_have_negatives_that_are_never_seen_together(world: World)
         (group,) = causal_groups(row)
         assert len({x for x, _ in group.edges}) >= 2
         assert not set(group.edges) & set(group.negatives)
+
+
+def test_candidates_are_six_replies_of_known_kinds_to_new_prompts(world: World) -> None:
+    rows = world.candidates["test"]
+    prompts = {row["prompt"] for row in rows}
+    assert len(prompts) == N_TEST
+    assert not prompts & {
+        last_reply(r["chosen"])[0] for rows in world.dialogues.values() for r in rows
+    }
+    places = set()
+    for row in rows:
+        replies = dict(zip(row["kinds"], row["candidates"], strict=True))
+        assert sorted(replies) == ["another", "bad", "cut", "good", "off topic", "twice"]
+        assert len(set(replies.values())) == 6
+        assert all(reply.startswith(" ") for reply in replies.values())
+        assert replies["twice"] == 2 * replies["good"]
+        assert replies["good"].startswith(replies["cut"])
+        places.add(row["kinds"].index("good"))
+    assert len(places) == 6
 
 
 def test_training_pairs_come_from_three_sets_in_turn(world: World) -> None:

@@ -15,7 +15,7 @@ from prefbench.demo.toys.entangled import Confidence, Entanglement, known_produc
 from prefbench.demo.toys.shared_token import LAWS, Slopes, slopes_of
 from prefbench.stats.bootstrap import Array
 
-PROBABILITIES = np.linspace(0.02, 0.98, 49)
+PROBABILITIES = np.linspace(0.02, 0.98, 97)
 N_SHARED = range(15)
 CONFIDENCES = (entangled.SURER_CHOSEN, entangled.SURER_REJECTED, Confidence(0.4, 0.4))
 _TWO_STEPS = 2000

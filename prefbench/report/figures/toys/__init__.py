@@ -1,0 +1,1 @@
+"""Figures of the toys: what is known as lines, what came out as points and bands."""

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from rapidfuzz.distance import Levenshtein
 
 from prefbench.documents import causal_pairs
@@ -19,6 +19,9 @@ from prefbench.pair_documents import (
     hellaswag_pairs,
     hh_domain_pairs,
 )
+from prefbench.tasks import tasks_folder
+from tests.asking import requests_of
+from tests.scripted import ScriptedEngine
 
 # --- the right choice against each wrong one
 
@@ -331,6 +334,38 @@ def test_domains_come_by_turns():
     said_first = [messages[0]["content"] for messages in documents["messages"]]
     assert said_first == ["a", "d", "b", "c"]
     assert documents["rejected"][:] == [[" no"]] * 4
+
+
+HH_DOMAINS = """
+include: {pairs}
+task: hh_domains
+dataset_path: parquet
+dataset_kwargs: {{data_files: {{test: hh.parquet}}}}
+test_split: test
+process_docs: !function prefbench.pair_documents.hh_domain_pairs
+metadata:
+  version: 1.0
+  prefbench: {{measure: gradients, sample: 64, metrics: [domain_cosine]}}
+"""
+
+
+def test_helpful_and_harmless_dialogues_are_domains_of_one_task(real_data, tmp_path):
+    domains = {
+        name: Dataset.from_parquet(str(real_data / "hh_rlhf" / f"{name}_base_test.parquet"))
+        for name in ("helpful", "harmless")
+    }
+    # As tasks/README.md makes the file.
+    concatenate_datasets(
+        [rows.add_column("domain", [name] * len(rows)) for name, rows in domains.items()]
+    ).to_parquet(str(tmp_path / "hh.parquet"))
+    text = HH_DOMAINS.format(pairs=tasks_folder() / "_pairs.yaml")
+    (tmp_path / "hh_domains.yaml").write_text(text)
+    engine = ScriptedEngine()
+    requests = requests_of("hh_domains", None, engine, folder=tmp_path, limit=40)
+    assert [item.fields["domain"] for item in requests.items] == ["helpful", "harmless"] * 20
+    sent = [item.prompt + item.continuations[0] for item in requests.items]
+    assert sent[::2] == domains["helpful"]["chosen"][:20]
+    assert sent[1::2] == domains["harmless"]["chosen"][:20]
 
 
 # --- errors

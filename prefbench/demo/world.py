@@ -37,6 +37,7 @@ class World:
     everyday: Splits
     dialogues: Splits
     causal: Splits
+    mixed_pairs: Splits
     candidates: Splits
 
     def sets(self) -> dict[str, Splits]:
@@ -48,6 +49,7 @@ class World:
             "everyday": self.everyday,
             "dialogues": self.dialogues,
             "causal": self.causal,
+            "mixed-pairs": self.mixed_pairs,
             "candidates": self.candidates,
         }
 
@@ -68,6 +70,7 @@ def make_world(seed: int = 0) -> World:
         _everyday(Random(f"{seed} everyday")),
         dialogues,
         _causal(Random(f"{seed} causal")),
+        _mixed_pairs(arithmetic_pairs, dialogues),
         _candidates(Random(f"{seed} candidates"), dialogues),
     )
 
@@ -125,6 +128,28 @@ def _causal(rng: Random) -> Splits:
     taken: set[str] = set()
     test = draw_causal(rng, N_TEST_CAUSAL, taken=taken, name="demo-test")
     return {"train": draw_causal(rng, 600, taken=taken, name="demo-train"), "test": test}
+
+
+def _mixed_pairs(arithmetic: Splits, dialogues: Splits) -> Splits:
+    """The test pairs of two sets by turns, and which they are of.
+
+    The texts of the one differ in a number, those of the other in all but a word or two: how far
+    apart two texts are can be looked at within one task.
+    """
+    rows = []
+    for sums, said in zip(arithmetic["test"], dialogues["test"], strict=True):
+        prompt, _, chosen = said["chosen"].rpartition(TURN)
+        rejected = said["rejected"].rpartition(TURN)[2]
+        rows.append({**sums, "domain": "arithmetic"})
+        rows.append(
+            {
+                "prompt": prompt + TURN,
+                "chosen": chosen,
+                "rejected": rejected,
+                "domain": "dialogues",
+            }
+        )
+    return {"test": rows}
 
 
 def _candidates(rng: Random, dialogues: Splits) -> Splits:

@@ -42,7 +42,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
         }
         for name in ("one", "two", "other")
     }
-    assert len(files["one"]) == 14
+    assert len(files["one"]) == 15
     assert files["one"] == files["two"]
     assert all(
         files["one"][path] != files["other"][path]
@@ -63,6 +63,7 @@ def test_mirror_lists_every_file(world: World, tmp_path: Path) -> None:
             "everyday",
             "dialogues",
             "causal",
+            "mixed-pairs",
             "candidates",
         )
     ]
@@ -80,8 +81,8 @@ def test_mirror_lists_every_file(world: World, tmp_path: Path) -> None:
 def test_sizes(world: World) -> None:
     for name, splits in world.sets().items():
         test = splits["validation" if name == "everyday" else "test"]
-        assert len(test) == (100 if name == "causal" else N_TEST)
-        if name != "candidates":  # they are for tests alone
+        assert len(test) == {"causal": 100, "mixed-pairs": 2 * N_TEST}.get(name, N_TEST)
+        if name not in ("mixed-pairs", "candidates"):  # they are for tests alone
             assert len(splits["train"]) > len(test)
     assert len(causal_prompts(world.causal["test"])) >= N_TEST
 
@@ -191,6 +192,17 @@ def test_candidates_are_six_replies_of_known_kinds_to_new_prompts(world: World) 
         assert replies["good"].startswith(replies["cut"])
         places.add(row["kinds"].index("good"))
     assert len(places) == 6
+
+
+def test_mixed_pairs_are_those_of_two_tests_by_turns(world: World) -> None:
+    rows = world.mixed_pairs["test"]
+    assert [row["domain"] for row in rows[:3]] == ["arithmetic", "dialogues", "arithmetic"]
+    for row, mixed in zip(world.arithmetic_pairs["test"], rows[::2], strict=True):
+        assert mixed == {**row, "domain": "arithmetic"}
+    for row, mixed in zip(world.dialogues["test"], rows[1::2], strict=True):
+        assert mixed["prompt"] + mixed["chosen"] == row["chosen"]
+        assert mixed["prompt"] + mixed["rejected"] == row["rejected"]
+        assert mixed["prompt"].endswith("\n\nAssistant:")
 
 
 def test_training_pairs_come_from_three_sets_in_turn(world: World) -> None:

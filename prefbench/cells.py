@@ -25,6 +25,7 @@ from prefbench.tasks import Fewshot, Task, load_tasks, shot_split, splits_of, ta
 
 ChatTemplate = Literal["auto", "on", "off"]
 ServerApi = Literal["completions", "chat"]
+Work = Literal["answers", "gradients", "scores"]
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -66,6 +67,8 @@ class Settings:
     twice: tuple[str, ...] = ()
     """Rows, or methods, that are measured a second time, in other batches and with other seeds: by
     what the two times differ, the engine and the draws do."""
+    reference: str | None = None
+    """A row, a method or a directory: what all others count as tuned from; else what each was."""
 
     def __post_init__(self) -> None:
         counts = (
@@ -117,6 +120,10 @@ class PlannedCell:
     checkpoint: Checkpoint
     planned: PlannedTask
     identity: Mapping[str, Any]
+    work: Work = "answers"
+    """`answers`; `gradients` of pairs; or `scores`: log-probs of texts that another cell has."""
+    beside: PlannedCell | None = None
+    """The cell whose answers that work needs: the reference's of the same pairs, or the texts."""
 
     @property
     def task(self) -> Task:
@@ -129,7 +136,9 @@ class PlannedCell:
 
     @property
     def title(self) -> str:
-        return f"{self.checkpoint.name} × {self.task.name}" + (" again" if self.repeat else "")
+        more = {"answers": "", "gradients": ": gradients", "scores": ": samples scored"}
+        again = " again" if self.repeat else ""
+        return f"{self.checkpoint.name} × {self.task.name}{more[self.work]}{again}"
 
 
 def plan_tasks(
@@ -195,7 +204,7 @@ def _plan_task(task: Task, limit: int | None, places: Sequence[Path]) -> Planned
 def plan_cells(
     checkpoints: Sequence[Checkpoint], tasks: Sequence[PlannedTask], settings: Settings
 ) -> list[PlannedCell]:
-    """The cells of all ready checkpoints, checkpoint by checkpoint.
+    """The cells of all ready checkpoints, checkpoint by checkpoint; gradients are not among them.
 
     Raises:
         InputError: a checkpoint that is to be measured twice is not there.
@@ -204,17 +213,18 @@ def plan_cells(
         if not any(_is_meant(checkpoint, wanted) for checkpoint in checkpoints):
             raise InputError(f"--twice {wanted}: no checkpoint has this name or method")
     return [
-        _plan_cell(checkpoint, planned, settings, repeat)
+        plan_cell(checkpoint, planned, settings, repeat=repeat)
         for checkpoint in checkpoints
         if checkpoint.state == "ready"
         for planned in tasks
+        if planned.task.recipe.measure != "gradients"
         for repeat in _repeats(checkpoint, planned.task, settings)
     ]
 
 
 def _repeats(checkpoint: Checkpoint, task: Task, settings: Settings) -> range:
-    """Once, or twice; what a judge would have to be paid for again, once."""
-    again = task.recipe.measure != "comparison" and any(
+    """Once, or twice; what others are worked out from, and judges paid for, once."""
+    again = task.recipe.measure == "answers" and any(
         _is_meant(checkpoint, wanted) for wanted in settings.twice
     )
     return range(2 if again else 1)
@@ -224,9 +234,25 @@ def _is_meant(checkpoint: Checkpoint, wanted: str) -> bool:
     return wanted == checkpoint.name or wanted.lower() == checkpoint.method
 
 
-def _plan_cell(
-    checkpoint: Checkpoint, planned: PlannedTask, settings: Settings, repeat: int = 0
+def plan_cell(
+    checkpoint: Checkpoint,
+    planned: PlannedTask,
+    settings: Settings,
+    *,
+    repeat: int = 0,
+    like: PlannedCell | None = None,
+    engine: str | None = None,
 ) -> PlannedCell:
+    """One checkpoint on one task.
+
+    Args:
+        checkpoint: that is asked.
+        planned: the task.
+        settings: of the run.
+        repeat: how many times it is measured before.
+        like: another checkpoint's cell, whose chat template decides about this one's.
+        engine: instead of that of the settings.
+    """
     dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
     if settings.engine == "server":
         dtype = SERVER_DTYPE
@@ -237,8 +263,8 @@ def _plan_cell(
         "shots": planned.shots,
         "limit": planned.limit,
         "fewshot": settings.fewshot if planned.task.n_shots else None,
-        "chat": _uses_chat(checkpoint, settings.chat_template),
-        "engine": _engine_for(planned.task, settings.engine),
+        "chat": like.identity["chat"] if like else _uses_chat(checkpoint, settings.chat_template),
+        "engine": engine or _engine_for(planned.task, settings.engine),
         "dtype": dtype,
         "max_length": settings.max_length,
     }
@@ -298,9 +324,10 @@ def _is_plain_lora(checkpoint: Checkpoint) -> bool:
 
 def _by_task(cells: Sequence[PlannedCell]) -> list[tuple[PlannedCell, ...]]:
     """Cells of one task together, tasks in the order in which they came; repeats apart."""
-    tasks: dict[tuple[str, int], list[PlannedCell]] = {}
+    tasks: dict[tuple[str, int, str], list[PlannedCell]] = {}
     for cell in cells:
-        tasks.setdefault((cell.task.name, cell.repeat), []).append(cell)
+        beside = cell.work if cell.work == "answers" else cell.cell  # each by itself
+        tasks.setdefault((cell.task.name, cell.repeat, beside), []).append(cell)
     return [tuple(alike) for alike in tasks.values()]
 
 

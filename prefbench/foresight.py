@@ -71,7 +71,7 @@ def foresee(
         PrefbenchError: as `run`, where nothing could be measured at all.
     """
     settings, judging = settings or Settings(), judging or Judging()
-    checkpoints, cells, comparisons = plan_run(
+    checkpoints, cells, comparisons, beside, _ = plan_run(
         root,
         tasks=tasks,
         settings=settings,
@@ -83,7 +83,7 @@ def foresee(
     store = Store(results, create=False) if (results / "store.json").exists() else None
     todo = {
         cell.cell: cell.title
-        for cell in cells
+        for cell in [*cells, *beside.cells, *beside.later]
         if not cell.planned.missing and not (store and store.is_sealed(cell.cell))
     }
     left = {
@@ -96,10 +96,11 @@ def foresee(
         by_judge.setdefault(one.judge.key, []).append(one)
     asked: set[str] = set()
     missing = [cell.planned.missing for cell in cells] + [one.missing for one in left.values()]
+    missing += [one.missing for one in beside.analyses]
     return Foresight(
         checkpoints={c.name: c.reason or c.state for c in checkpoints},
         to_measure=tuple(todo.values()),
-        n_measured=len({cell.cell for cell in cells}) - len(todo),
+        n_measured=len({c.cell for c in [*cells, *beside.cells, *beside.later]}) - len(todo),
         n_judged=len({one.cell for one in comparisons}) - len(left),
         bills=tuple(_bill(members, store, asked) for members in by_judge.values()),
         reasons=tuple(dict.fromkeys(reason for reason in missing if reason)),

@@ -42,6 +42,7 @@ def manifest_of(
 
     task, source = planned.task, planned.planned.source
     missing = Counter(answer.reason for answer in answers if answer.reason)
+    beside = planned.beside
     return {
         "cell": planned.cell,
         "identity": dict(planned.identity),
@@ -60,7 +61,16 @@ def manifest_of(
         },
         "higher_is_better": dict(requests.harness.higher_is_better()),
         "items": items,
-        "n_items": len(requests),
+        "n_items": len(answers),
+        "work": planned.work,
+        "beside": {
+            "cell": beside.cell,
+            "name": beside.checkpoint.name,
+            "path": str(beside.checkpoint.path),
+            "fingerprint": beside.checkpoint.fingerprint,
+        }
+        if beside
+        else None,
         "n_missing": sum(missing.values()),
         "missing": dict(missing),
         "n_cut": sum(answer.n_cut > 0 for answer in answers),

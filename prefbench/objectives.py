@@ -361,6 +361,28 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+OBJECTIVE_OF: dict[str, str] = {
+    "base": "sft",
+    "sft": "sft",
+    "unlikelihood": "unlikelihood",
+    "exmate": "exmate",
+    "exmate_token": "exmate_token",
+    "dpo": "dpo",
+    "dpop": "dpop",
+    "ipo": "ipo_sum",
+    "slic": "slic_hf",
+    "hinge": "hinge",
+    "rrhf": "rrhf",
+    "spin": "dpo",
+    "dpo_exmate": "dpo",
+    "dpo_nll": "dpo_nll",
+    "simpo": "simpo",
+    "orpo": "orpo",
+    "sppo": "sppo",
+}
+"""What each method minimises on pairs, at its defaults; DPO+ExMATE in its second stage."""
+
+
 # --- the checks and the arithmetic they share
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefbench import data
+from prefbench.analyses import Beside, plan_beside
+from prefbench.analyses import told as told_analysis
+from prefbench.analysing import Analyst
 from prefbench.cells import (
     PlannedCell,
     PlannedTask,
@@ -40,8 +43,9 @@ from prefbench.parallel.devices import environments, visible_gpus
 from prefbench.parallel.together import measure_together
 from prefbench.parallel.worker import Job
 from prefbench.records import Checkpoint
+from prefbench.references import References, find_references
 from prefbench.store import Store
-from prefbench.tasks import splits_of
+from prefbench.tasks import BESIDE, splits_of
 from prefbench.work import Work
 
 
@@ -92,7 +96,7 @@ def run(
     """
     settings, listener = settings or Settings(), listener or Listener()
     judging = judging or Judging()
-    checkpoints, cells, comparisons = plan_run(
+    planned = plan_run(
         root,
         tasks=tasks,
         settings=settings,
@@ -101,51 +105,74 @@ def run(
         task_folders=task_folders,
         final_only=final_only,
     )
+    checkpoints, cells, comparisons, beside, references = planned
     store = Store(results)
-    plan = _write_plan(store, checkpoints, cells, comparisons)
-    unique = {cell.cell: cell for cell in cells}
+    plan = _write_plan(store, planned)
+    first = {cell.cell: cell for cell in [*cells, *beside.cells]}
+    unique = {**first, **{cell.cell: cell for cell in beside.later}}
+    analyses = {one.cell: one for one in beside.analyses if not one.missing}
     to_judge = {one.cell: one for one in comparisons if not one.answers.planned.missing}
     done = tuple(name for name in unique if store.is_sealed(name))
     todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
     judged = tuple(name for name, one in to_judge.items() if is_judged(store, one))
-    listener.on_plan(len(unique) + len(to_judge), len(todo) + len(to_judge) - len(judged))
+    analysed = tuple(name for name in analyses if store.is_sealed(name))
+    n_done = len(done) + len(judged) + len(analysed)
+    n_missing = sum(1 for cell in unique.values() if cell.planned.missing)
+    n = len(unique) + len(to_judge) + len(analyses)
+    listener.on_plan(n, n - n_done - n_missing)
     places = _environments(settings) if todo else []
     _fetch([cell.planned for cell in todo], listener)
-    failed: Mapping[str, str] = {}
-    if len(places) > 1:  # a process of its own for each
-        job = Job(
-            checkpoints=tuple({c.checkpoint.path: c.checkpoint for c in todo}.values()),
-            tasks=tuple(tasks),
-            results=results,
-            settings=settings,
-            mirrors=tuple(mirrors),
-            task_folders=tuple(task_folders),
-            command=tuple(sys.argv),
-        )
-        failed = measure_together(todo, job, store=store, listener=listener, environments=places)
-    elif todo:
-        with (
-            Engines([cell.checkpoint for cell in todo]) as engines,
-            Work(store, settings, listener, engines) as work,
-        ):
-            failed = work.carry_out(todo)
+    failed: dict[str, str] = {}
+    job = Job(
+        checkpoints=tuple(checkpoints),
+        references=tuple((str(path), one) for path, one in references.items()),
+        tasks=tuple(tasks),
+        results=results,
+        settings=settings,
+        mirrors=tuple(mirrors),
+        task_folders=tuple(task_folders),
+        command=tuple(sys.argv),
+    )
+    for some in _in_turn(todo):
+        if len(places) > 1:  # a process of its own for each
+            failed |= measure_together(
+                some, job, store=store, listener=listener, environments=places
+            )
+        else:
+            with (
+                Engines([cell.checkpoint for cell in some]) as engines,
+                Work(store, settings, listener, engines) as work,
+            ):
+                failed |= work.carry_out(some)
+    due = [one for name, one in analyses.items() if name not in analysed]
+    if due:
+        failed |= Analyst(store, judging, listener).carry_out(due)
     left = [one for name, one in to_judge.items() if name not in judged]
     spent: Mapping[str, Any] = {}
     if left:
         with Court(store, judging, listener) as court:
-            failed = {**failed, **court.carry_out(left)}
+            failed |= court.carry_out(left)
             spent = court.budget.facts
-    names = [cell.cell for cell in todo] + [one.cell for one in left]
+    names = [cell.cell for cell in todo]
+    names += [one.cell for one in due] + [one.cell for one in left]
     titles = {name: cell.title for name, cell in unique.items()}
+    titles |= {name: one.title for name, one in analyses.items()}
     titles |= {name: one.title for name, one in to_judge.items()}
     return Outcome(
         plan=plan,
         measured=tuple(name for name in names if name not in failed),
-        done=(*done, *judged),
+        done=(*done, *analysed, *judged),
         failed={titles[name]: failed[name] for name in titles if name in failed},
         broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
         spent=spent,
     )
+
+
+def _in_turn(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+    """Those that stand alone before those that need the answers of others."""
+    alone = [cell for cell in cells if cell.work == "answers"]
+    later = [cell for cell in cells if cell.work != "answers"]
+    return [some for some in (alone, later) if some]
 
 
 class PlannedRun(NamedTuple):
@@ -154,6 +181,8 @@ class PlannedRun(NamedTuple):
     checkpoints: list[Checkpoint]
     cells: list[PlannedCell]
     comparisons: list[PlannedComparison]
+    beside: Beside
+    references: References
 
 
 def plan_run(
@@ -171,7 +200,17 @@ def plan_run(
     judges = plan_judges([one.task for one in planned], judging, mirror_places(mirrors))
     checkpoints = find(root, settings, final_only=final_only)
     cells = plan_cells(checkpoints, planned, settings)
-    return PlannedRun(checkpoints, cells, plan_comparisons(cells, checkpoints, judges, judging))
+    comparisons = plan_comparisons(cells, checkpoints, judges, judging)
+    references: References = {}
+    if any(one.task.recipe.measure in BESIDE for one in planned):
+        references = find_references(
+            find(root, settings, final_only=False) if final_only else checkpoints,
+            wanted=settings.reference,
+            allow_pickle=settings.allow_pickle,
+            allow_remote_code=settings.trust_remote_code,
+        )
+    beside = plan_beside(cells, planned, checkpoints, references, settings, judges)
+    return PlannedRun(checkpoints, cells, comparisons, beside, references)
 
 
 def _environments(settings: Settings) -> list[dict[str, str]]:
@@ -193,15 +232,11 @@ def _environments(settings: Settings) -> list[dict[str, str]]:
     )
 
 
-def _write_plan(
-    store: Store,
-    checkpoints: Sequence[Checkpoint],
-    cells: Sequence[PlannedCell],
-    comparisons: Sequence[PlannedComparison],
-) -> str:
+def _write_plan(store: Store, planned: PlannedRun) -> str:
     """Keeps what the run sets out to measure, under a name that the same run gets again."""
-    plan = {
-        "checkpoints": [dataclasses.asdict(checkpoint) for checkpoint in checkpoints],
+    gradients = [cell for cell in planned.beside.later if cell.work == "gradients"]
+    plan: dict[str, Any] = {
+        "checkpoints": [dataclasses.asdict(checkpoint) for checkpoint in planned.checkpoints],
         "cells": [
             {
                 "cell": cell.cell,
@@ -212,11 +247,14 @@ def _write_plan(
                 "missing": cell.planned.missing,
                 "identity": cell.identity,
             }
-            for cell in cells
-            if cell.task.recipe.measure != "comparison"  # their numbers are the comparisons'
+            for cell in [*planned.cells, *gradients]
+            # The numbers of others are those of their comparisons and analyses.
+            if cell.task.recipe.measure in ("answers", "gradients")
         ],
-        "comparisons": [told(one) for one in comparisons],
+        "comparisons": [told(one) for one in planned.comparisons],
     }
+    if planned.beside.analyses:
+        plan["analyses"] = [told_analysis(one) for one in planned.beside.analyses]
     name = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
     store.write_plan(name, {**plan, "when": now(), "id": name})
     return name

@@ -39,6 +39,8 @@ def _several(value: Any) -> Any:
 Measure = Literal["answers", "comparison", "margins", "gradients", "divergence", "ranking"]
 OF_PAIRS = ("margins", "gradients", "ranking")
 """Measures of texts that the data have, which a checkpoint scores."""
+BESIDE = ("margins", "gradients", "divergence")
+"""Measures of a checkpoint beside what it was tuned from."""
 OF_TEXTS = ("comparison", "divergence")
 """Measures of texts that a checkpoint generates."""
 BELONGS = {
@@ -47,6 +49,7 @@ BELONGS = {
     "parameters": "gradients",
     "sample": "gradients",
     "heat_maps": "gradients",
+    "untrained": "gradients",
 }
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
@@ -64,9 +67,10 @@ class Recipe(BaseModel):
 
     `margins` are what tuning did to the log-probs of pairs beside the reference's, with rewards at
     `beta`; `gradients` are those of `sample` pairs, drawn by a seed, in which `parameters` count
-    and a step of `objective` (None: the checkpoint's own) is tried, with token by token cosines of
-    the first `heat_maps` pairs; `divergence` is that of a checkpoint's own samples from its
-    reference; `ranking` that of several candidates, by their rewards or a judge's.
+    and a step of `objective` (None: the checkpoint's own) is tried, with cosines token by token of
+    the first `heat_maps` pairs, and with an `untrained` model of the same shape beside it;
+    `divergence` is that of a checkpoint's own samples from its reference; `ranking` that of several
+    candidates, by their rewards or a judge's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +88,7 @@ class Recipe(BaseModel):
     parameters: Literal["all", "lora", "last_layer"] = "all"
     sample: int | None = Field(default=None, ge=1)
     heat_maps: int = Field(default=0, ge=0)
+    untrained: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefbench import data
@@ -16,13 +17,17 @@ from prefbench.errors import CheckpointError, EngineError, PrefbenchError, Stopp
 from prefbench.listener import Listener
 from prefbench.manifest import manifest_of
 from prefbench.opening import Opening
-from prefbench.records import Answer
+from prefbench.records import Answer, Record
 from prefbench.store import Batch, Cell, Store
 from prefbench.tasks import splits_of
 
 if TYPE_CHECKING:
     from prefbench.engines.base import Engine
     from prefbench.measures.requests import Requests
+
+
+PAIRS_AT_ONCE = 8
+"""Pairs whose gradients are kept at once: what `kill -9` costs."""
 
 
 class Work:
@@ -80,7 +85,7 @@ class Work:
                     others.append(planned)
                 elif not self.store.is_sealed(planned.cell):
                     members.append((planned, cell, self._opening(planned)))
-            if len(members) > 1:
+            if len(members) > 1 and unit.cells[0].work == "answers":
                 self._ask_together(members)
             for planned, cell, opening in members:
                 self._measure_cell(planned, cell, opening)
@@ -171,13 +176,17 @@ class Work:
 
     def _fill(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
         """Asks what the journal does not have yet, then seals the cell."""
-        from prefbench.measures.answers import item_metrics
-
         started = time.monotonic()
         engine = opening.engine()
         requests = self._requests_for(planned, engine)
+        notes: list[str] = []
         with requests.built_by(engine):
-            answers, n_resumed = self._ask(requests, engine, cell, planned.repeat)
+            if planned.work == "answers":
+                answers, n_resumed = self._ask(requests, engine, cell, planned.repeat)
+            elif planned.work == "scores":
+                answers, n_resumed = self._score(requests, engine, cell, planned)
+            else:
+                answers, n_resumed = self._probe(requests, engine, cell, planned, notes)
         digest = requests.digest()
         self.store.write_items(
             digest,
@@ -198,15 +207,16 @@ class Work:
             engine,
             requests,
             answers,
-            notes=[*opening.notes, *engine.notes],
+            notes=[*opening.notes, *engine.notes, *notes],
             warnings=opening.warnings,
             items=digest,
             seconds=time.monotonic() - started,
             resumed_batches=n_resumed,
         )
-        records = item_metrics(requests, answers)
+        asked = {answer.item for answer in answers}
+        clusters = {i.item: i.cluster for i in requests.items if i.item in asked}
         opening.check_unchanged()
-        cell.seal(answers, records, {i.item: i.cluster for i in requests.items}, manifest)
+        cell.seal(answers, _records(planned, requests, answers), clusters, manifest)
 
     def _ask(
         self, requests: Requests, engine: Engine, cell: Cell, repeat: int
@@ -215,21 +225,105 @@ class Work:
         from prefbench.measures.answers import ask, plan
 
         size = self._batch_size(engine)
-        kept = cell.resume({"batch_size": size})
+        return self._in_batches(
+            requests,
+            cell,
+            {"batch_size": size},
+            plan(requests, size, repeat),
+            lambda items: ask(requests, engine, items, repeat=repeat),
+        )
+
+    def _in_batches(
+        self,
+        requests: Requests,
+        cell: Cell,
+        header: Mapping[str, Any],
+        batches: Sequence[Sequence[int]],
+        answer: Callable[[Sequence[int]], list[Answer]],
+        what: str = "asking",
+    ) -> tuple[list[Answer], int]:
+        kept = cell.resume(header)
         answers: list[Answer] = []
-        n_resumed = 0
-        self.listener.on_step("asking", 0, len(requests))
-        for number, items in enumerate(plan(requests, size, repeat)):
+        n_resumed, n = 0, sum(map(len, batches))
+        self.listener.on_step(what, 0, n)
+        for number, items in enumerate(batches):
             texts = requests.digest(items)
             batch = kept.get(number)
             if batch and batch.texts == texts:
                 n_resumed += 1
             else:
-                batch = Batch(texts, ask(requests, engine, items, repeat=repeat))
+                batch = Batch(texts, answer(items))
                 cell.append(number, batch)
             answers += batch.answers
-            self.listener.on_step("asking", len(answers), len(requests))
+            self.listener.on_step(what, len(answers), n)
         return answers, n_resumed
+
+    def _score(
+        self, requests: Requests, engine: Engine, cell: Cell, planned: PlannedCell
+    ) -> tuple[list[Answer], int]:
+        """Log-probs of the samples that another cell has."""
+        from prefbench.measures.answers import plan
+        from prefbench.measures.beside import score_samples
+
+        samples = self._answers_of(planned.beside, requests)
+        size = self._batch_size(engine)
+        return self._in_batches(
+            requests,
+            cell,
+            {"batch_size": size},
+            plan(requests, size),
+            lambda items: score_samples(requests, engine, samples, items),
+            "scoring samples",
+        )
+
+    def _probe(
+        self,
+        requests: Requests,
+        engine: Engine,
+        cell: Cell,
+        planned: PlannedCell,
+        notes: list[str],
+    ) -> tuple[list[Answer], int]:
+        """Gradients of pairs, beside the reference's log-probs where there is one."""
+        from prefbench.measures.beside import PairProbe, drawn
+
+        reference = self._answers_of(planned.beside, requests) if planned.beside else None
+        probe = PairProbe(requests, engine, reference, str(planned.identity["objective"]))
+        items = drawn(len(requests), planned.task.recipe.sample)
+        answers, n_resumed = self._in_batches(
+            requests,
+            cell,
+            {"pairs": len(items)},
+            [items[i : i + PAIRS_AT_ONCE] for i in range(0, len(items), PAIRS_AT_ONCE)],
+            probe.ask,
+            "gradients",
+        )
+        domains = probe.domains(items)
+        notes += probe.notes
+        return [
+            dataclasses.replace(one, numbers={**one.numbers, **domains[one.item]})
+            if one.item in domains
+            else one
+            for one in answers
+        ], n_resumed
+
+    def _answers_of(self, beside: PlannedCell | None, requests: Requests) -> dict[int, Answer]:
+        """What another cell has for the same items.
+
+        Raises:
+            EngineError: it has nothing, or for other texts.
+        """
+        assert beside is not None
+        manifest = self.store.manifest(beside.cell)
+        if manifest is None:
+            reason = self.store.failure(beside.cell) or "it was not measured"
+            raise EngineError(f"{beside.title} is needed: {reason}")
+        if manifest["items"] != requests.digest():
+            raise EngineError(
+                f"{beside.checkpoint.name} was sent other texts than this checkpoint; do their "
+                "chat templates differ? --chat-template off sends both the plain ones"
+            )
+        return {answer.item: answer for answer in self.store.answers(beside.cell)}
 
     def _requests_for(self, planned: PlannedCell, engine: Engine) -> Requests:
         """The task's prompts and token ids: one for all checkpoints with this tokenizer."""
@@ -255,6 +349,18 @@ class Work:
                 limit=planned.planned.limit,
             )
         return self._requests[key]
+
+
+def _records(
+    planned: PlannedCell, requests: Requests, answers: Sequence[Answer]
+) -> Iterable[Record]:
+    """The numbers of a cell; of samples that were scored, others make them."""
+    from prefbench.measures.answers import item_metrics
+    from prefbench.measures.beside import number_records
+
+    if planned.work == "answers":
+        return item_metrics(requests, answers)
+    return number_records(answers) if planned.work == "gradients" else ()
 
 
 def _reason(error: Exception) -> str:

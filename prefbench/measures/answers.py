@@ -162,7 +162,7 @@ def _generated_answers(
             n_bytes=tuple(len(one.text.encode()) for one in several),
             n_cut=several[0].n_cut,
             unfinished=tuple(not one.finished for one in several),
-            **({"token_ids": tuple(one.tokens for one in several)} if keeps_ids else {}),
+            token_ids=tuple(one.tokens for one in several) if keeps_ids else (),
         )
         if all(one.finite for one in several)
         else Answer(index, reason=NOT_FINITE)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prefbench.processes import end_with_parent, leave
@@ -46,6 +47,7 @@ def _connections() -> tuple[TextIO, TextIO]:
 
 
 def _carry_out(commands: TextIO, tell: Tell) -> None:
+    from prefbench.analyses import plan_beside
     from prefbench.cells import Unit, plan_cells, plan_tasks
     from prefbench.engines import Engines
     from prefbench.parallel.worker import Job
@@ -57,10 +59,16 @@ def _carry_out(commands: TextIO, tell: Tell) -> None:
     planned = plan_tasks(
         job.tasks, limit=job.settings.limit, mirrors=job.mirrors, folders=job.task_folders
     )
-    cells = {cell.cell: cell for cell in plan_cells(job.checkpoints, planned, job.settings)}
+    own = plan_cells(job.checkpoints, planned, job.settings)
+    references = {Path(path): one for path, one in job.references}
+    # Judges change no cell that is measured here, and a ranking is planned with none.
+    asked = [one for one in planned if one.task.recipe.measure != "ranking"]
+    beside = plan_beside(own, asked, job.checkpoints, references, job.settings, {})
+    cells = {cell.cell: cell for cell in [*own, *beside.cells, *beside.later]}
     store = Store(job.results)
+    known = [one for one in references.values() if not isinstance(one, str)]
     with (
-        Engines(job.checkpoints) as engines,
+        Engines([*job.checkpoints, *known]) as engines,
         Work(store, job.settings, _telling(tell), engines) as work,
     ):
         tell("ready", claimed=[])

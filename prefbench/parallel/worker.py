@@ -35,6 +35,8 @@ class Job:
     tasks: tuple[str, ...]
     results: Path
     settings: Settings
+    references: tuple[tuple[str, Checkpoint | str], ...] = ()
+    """By a checkpoint's path: its reference, or why it has none."""
     mirrors: tuple[Path, ...] = ()
     task_folders: tuple[Path, ...] = ()
     command: tuple[str, ...] = ()

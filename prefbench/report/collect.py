@@ -68,7 +68,7 @@ def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ())
         paths = {facts["name"]: facts["path"] for facts in one["checkpoints"]}
         for facts in one["checkpoints"]:
             rows[facts["path"]] = _checkpoint(facts)
-        for cell in [*one["cells"], *one.get("comparisons", ())]:
+        for cell in [*one["cells"], *one.get("comparisons", ()), *one.get("analyses", ())]:
             if not tasks or cell["task"] in tasks or cell.get("sweep") in tasks:
                 group = _group_name(cell)
                 if cell["identity"].get("repeat"):

@@ -200,6 +200,16 @@ def _of_entanglement(toys: Toys) -> Iterator[Finding]:
             (_farthest(np.array([case.products for case in cases]), known),),
             _EXACT,
         )
+        actual, predicted = (
+            np.array([getattr(case, moves) for case in cases]) for moves in ("actual", "predicted")
+        )
+        yield Finding(
+            toy,
+            f"{shares}: first order and step of DPO; largest distance, relative",
+            (0.0,),
+            (_farthest(actual, predicted) / float(np.abs(predicted).max()),),
+            1e-3,
+        )
         turn = turning_point(sure)
         same = [case for case in cases if case.actual.chosen * case.actual.rejected > 0]
         yield Finding(

@@ -11,12 +11,27 @@ import pytest
 
 from prefbench import data
 from prefbench.errors import DataError, TaskError
-from prefbench.metrics import COMPARISON_METRICS, metrics_of
+from prefbench.metrics import (
+    CANDIDATE_METRICS,
+    COMPARISON_METRICS,
+    DIVERGENCE_METRICS,
+    GRADIENT_METRICS,
+    MARGIN_METRICS,
+    metrics_of,
+)
 from prefbench.tasks import load_index, load_tasks, splits_of, tasks_folder
 from tests.asking import answers_of, build, quantities_of, requests_of, task_named
 from tests.scripted import ScriptedEngine
 
 TASKS, SUITES = load_index([tasks_folder()])
+AFTERWARDS = {
+    "comparison": {**COMPARISON_METRICS, "reward": DIVERGENCE_METRICS["reward"]},
+    "margins": MARGIN_METRICS,
+    "gradients": GRADIENT_METRICS,
+    "divergence": DIVERGENCE_METRICS,
+    "ranking": CANDIDATE_METRICS,
+}
+"""Metrics of what is measured once the answers are there."""
 
 NODE = {"type": "utterance", "speaker": "A"}
 CAUSAL = [
@@ -76,7 +91,8 @@ def test_all_yaml_files_are_tasks_suites_or_included():
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_members_of_every_suite_exist(suite):
     found = load_tasks([suite], [tasks_folder()])
-    assert [task.name for task, _ in found] == list(SUITES[suite].tasks) != []
+    names = dict.fromkeys(task.sweep or task.name for task, _ in found)
+    assert list(names) == list(SUITES[suite].tasks) != []
     assert {limit for _, limit in found} == {50 if suite == "quick" else None}
     assert SUITES[suite].title
 
@@ -92,10 +108,10 @@ def test_every_task_is_built_on_its_data_and_gives_the_metrics_it_shows(name, mi
     metrics = metrics_of(columns, requests.harness.higher_is_better())
     shown = TASKS[name].recipe.metrics
     assert shown
-    if TASKS[name].recipe.measure == "comparison":  # its metrics are its verdicts'
+    measure = TASKS[name].recipe.measure
+    if measure == "comparison":  # its metrics are its verdicts'
         assert {"n_chars", "n_tokens", "unfinished"} <= set(columns)
-        metrics = COMPARISON_METRICS
-    assert set(shown) <= set(metrics)
+    assert set(shown) <= set({**metrics, **AFTERWARDS.get(measure, {})})
 
 
 @pytest.mark.parametrize("name", [n for n in TASKS if not n.startswith("demo")])
@@ -110,7 +126,11 @@ def test_tasks_on_real_data_pin_a_revision_or_say_how_the_data_come(name):
 
 def test_a_definition_is_the_same_in_every_process():
     told = {name: task.definition for name, task in TASKS.items()}
-    assert len(set(told.values())) == len(told)  # of comparisons too: none here asks the same
+    # Pairs, and texts that are measured afterwards, share the answers of tasks that ask the same.
+    recipes = {name: task.recipe for name, task in TASKS.items()}
+    alone = [n for n, one in recipes.items() if one.measure == "answers" and not one.pairs]
+    assert len({told[name] for name in alone}) == len(alone)
+    assert told["gsm8k_pairs"] == told["gsm8k_margins"] != told["hellaswag_margins"]
     again = (
         "import json; from prefbench.tasks import *; "
         "print(json.dumps({n: t.definition for n, t in load_index([tasks_folder()])[0].items()}))"

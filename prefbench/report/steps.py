@@ -1,4 +1,4 @@
-"""A run over its training steps as text, Markdown, CSV or JSON."""
+"""A run over its training steps, or a chain over its iterates, as text, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefbench.report.layout import blocks_of, escaped, padded, plain, safe_cell
 from prefbench.report.tables import written
 from prefbench.steps.trajectory import Selected, Trajectory
 
-MARKS = {"better": "▲", "worse": "▼", "different": "≠", "": ""}
+MARKS = {"better": "▲", "worse": "▼", "different": "≠", "noise": "≈", "": ""}
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -34,23 +34,47 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 def sentences_of(found: Trajectory) -> list[str]:
     """First steps that are worse, the best step, and what else must be known."""
+    unit = found.unit
     level = f"{100 * found.board.confidence:g}%"
     lines = [f"Values with {level} bootstrap intervals over items; percentages for shares."]
     if found.reference is not None:
         lines.append(
             f"▲ better, ▼ worse, ≠ different from {found.reference}: paired on the same items, "
             f"tested at {100 - 100 * found.board.confidence:g}% with Holm's correction for the "
-            "steps of each column."
+            f"{unit}s of each column."
         )
-        if any(found.verdict(s, c) == "noise" for s in found.steps for c in found.columns):
+        if any("noise" in _verdicts(found, s, c) for s in found.steps for c in found.columns):
             lines.append(
                 "≈ differs, but by no more than a checkpoint that was measured twice did from "
                 "itself."
             )
         lines += [line for column in found.columns if (line := _first_worse(found, column))]
+    changes = [line for column in found.columns if (line := _changes(found, column))]
+    if changes:
+        lines.append(
+            "Each against the one before (▲ better, ▼ worse, ≠ different), paired on the same "
+            "items and with Holm's correction for the changes of each column:"
+        )
+        lines += changes
     if found.selected is not None and len(found.selected.steps) > 1:
-        lines += _best(found.selected, level)
+        lines += _best(found.selected, level, unit)
     return lines + [f"{note}." for note in found.notes]
+
+
+def _verdicts(found: Trajectory, step: Checkpoint, column: Column) -> tuple[str, str]:
+    return found.verdict(step, column), found.verdict_of_change(step, column)
+
+
+def _changes(found: Trajectory, column: Column) -> str:
+    """How each iterate differs from the one before; nothing where none was compared."""
+    known = [
+        f"{found.iteration(step)} {written(change.difference, column.metric, signed=True)}"
+        f"{MARKS[found.verdict_of_change(step, column)]}"
+        for step in found.steps
+        if (change := found.changes.get((step.name, column.key)))
+    ]
+    title = f"{column.group.name}, {_metric_of(column)}"
+    return f"{title}: iteration {'; '.join(known)}." if known else ""
 
 
 def _first_worse(found: Trajectory, column: Column) -> str:
@@ -60,7 +84,7 @@ def _first_worse(found: Trajectory, column: Column) -> str:
     title = f"{column.group.name}, {_metric_of(column)}"
     first = found.first_worse(column)
     if first is None:
-        return f"{title}: no step is significantly worse than {found.reference}."
+        return f"{title}: no {found.unit} is significantly worse than {found.reference}."
     measured = [step for step in found.steps if found.entry(step, column)]
     later = ""
     if first != measured[-1]:
@@ -69,21 +93,22 @@ def _first_worse(found: Trajectory, column: Column) -> str:
             if found.stays_worse(column)
             else (", but not all after it are")
         )
-    return f"{title}: the first step that is significantly worse is {_step_of(first)}{later}."
+    which = _step_of(found, first)
+    return f"{title}: the first {found.unit} that is significantly worse is {which}{later}."
 
 
-def _best(selected: Selected, level: str) -> list[str]:
+def _best(selected: Selected, level: str, unit: str) -> list[str]:
     metric, choice = selected.column.metric, selected.choice
     title = f"{selected.column.group.name}, {_metric_of(selected.column)}"
     lines = [
-        f"Best step by {title}: {selected.best}, {written(choice.naive, metric)}; corrected for "
-        f"the choice among {len(selected.steps)} steps {written(choice.corrected, metric)}."
+        f"Best {unit} by {title}: {selected.best}, {written(choice.naive, metric)}; corrected for "
+        f"the choice among {len(selected.steps)} {unit}s {written(choice.corrected, metric)}."
     ]
     if len(selected.alike) == 1:
-        lines.append(f"It is the best at {level}: no other step may be as good.")
+        lines.append(f"It is the best at {level}: no other {unit} may be as good.")
     else:
         others = ", ".join(name for name in selected.alike if name != selected.best)
-        lines.append(f"May be as good, at {level} and corrected for the steps: {others}.")
+        lines.append(f"May be as good, at {level} and corrected for the {unit}s: {others}.")
         if selected.earliest != selected.best:
             lines.append(
                 f"The earliest of these is {selected.earliest}: nothing shows that training on "
@@ -96,25 +121,32 @@ def _metric_of(column: Column) -> str:
     return column.metric.name.partition(".v")[0]
 
 
-def _step_of(step: Checkpoint) -> str:
+def _step_of(found: Trajectory, step: Checkpoint) -> str:
+    if found.iterations:
+        return f"{step.name} (iteration {found.iteration(step)})"
     return f"{step.name} (step {step.step})" if step.step is not None else step.name
 
 
 def _grid(found: Trajectory) -> tuple[list[list[str]], list[str]]:
-    """Columns with their heads, steps, reference and a sparkline; reasons of what is missing."""
+    """Columns with their heads, steps, reference and a sparkline; reasons of what is missing.
+
+    What a chain of iterates began with is its iteration 0, and stands first.
+    """
     reasons: dict[str, int] = {}
-    first = [
-        "",
-        "step",
-        *map(_title, found.steps),
-        *([f"reference {found.reference}"] if found.reference else []),
-        "",
-    ]
     rows = [row for row in found.board.rows if row.name == found.reference]
-    grid = [first]
+    first = [_title(found, step) for step in found.steps]
+    if rows and found.reference == found.start:
+        first = [f"0 {found.start}, reference", *first]
+        rows = [*rows, *found.steps]
+    elif rows:
+        first = [*first, f"reference {found.reference}"]
+        rows = [*found.steps, *rows]
+    else:
+        rows = [*found.steps]
+    grid = [["", found.unit, *first, ""]]
     for column in found.columns:
         cells = []
-        for row in [*found.steps, *rows]:
+        for row in rows:
             entry = found.entry(row, column)
             if entry is None:
                 why = found.board.reason(row, column)
@@ -127,8 +159,10 @@ def _grid(found: Trajectory) -> tuple[list[list[str]], list[str]]:
     return grid, [f"({number}) {reason}" for reason, number in reasons.items()]
 
 
-def _title(step: Checkpoint) -> str:
-    """The step, and the row's name where it says more."""
+def _title(found: Trajectory, step: Checkpoint) -> str:
+    """The step or iteration, and the row's name where it says more."""
+    if found.iterations:
+        return f"{found.iteration(step)} {step.name}"
     if step.step is None:
         return step.name
     usual = step.name.rpartition("/")[2] == f"checkpoint-{step.step}"
@@ -138,6 +172,13 @@ def _title(step: Checkpoint) -> str:
 def _values(found: Trajectory, column: Column) -> list[float | None]:
     entries = [found.entry(step, column) for step in found.steps]
     return [entry.score.estimate.value if entry else None for entry in entries]
+
+
+def _headline(found: Trajectory) -> str:
+    if not found.iterations:
+        return f"Run {found.run}"
+    chain = " → ".join([*([found.start] if found.start else []), *(s.name for s in found.steps)])
+    return f"Iterates {chain}"
 
 
 # --- formats
@@ -156,7 +197,7 @@ def _text(found: Trajectory, width: int) -> str:
         rule = "─" * min(width, sum(widths) + 2 * len(block))
         blocks.append("\n".join([*lines[:2], rule, *lines[2:]]))
     said = [plain(line) for line in (*sentences_of(found), *reasons)]
-    return "\n\n".join([plain(f"Run {found.run}"), *blocks, "\n".join(said)]) + "\n"
+    return "\n\n".join([plain(_headline(found)), *blocks, "\n".join(said)]) + "\n"
 
 
 def _markdown(found: Trajectory, width: int) -> str:
@@ -167,7 +208,7 @@ def _markdown(found: Trajectory, width: int) -> str:
     lines += [list(line) for line in zip(*(column[2:] for column in columns), strict=True)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     said = "\n".join(f"{escaped(plain(s))}  " for s in (*sentences_of(found), *reasons))
-    return f"**Run {escaped(plain(found.run))}**\n\n{table}\n\n{said}\n"
+    return f"**{escaped(plain(_headline(found)))}**\n\n{table}\n\n{said}\n"
 
 
 def rows_of(found: Trajectory) -> list[dict[str, Any]]:
@@ -179,11 +220,13 @@ def _row(found: Trajectory, step: Checkpoint, column: Column) -> dict[str, Any]:
     entry = found.entry(step, column)
     estimate = entry.score.estimate if entry else None
     gap = entry.difference if entry else None
+    change = found.changes.get((step.name, column.key))
     chosen = found.selected if found.selected and found.selected.column.key == column.key else None
     return {
         "run": found.run,
         "checkpoint": step.name,
         "step": step.step,
+        "iteration": found.iteration(step),
         "task": column.group.task,
         "conditions": column.group.conditions or None,
         "opponent": column.group.opponent or None,
@@ -201,6 +244,12 @@ def _row(found: Trajectory, step: Checkpoint, column: Column) -> dict[str, Any]:
         "difference_high": _number(gap.high) if gap else None,
         "p_corrected": _number(found.adjusted.get((step.name, column.key), math.nan)),
         "verdict": found.verdict(step, column) or None,
+        "previous": change.previous if change else None,
+        "change": _number(change.difference.value) if change else None,
+        "change_low": _number(change.difference.low) if change else None,
+        "change_high": _number(change.difference.high) if change else None,
+        "change_p_corrected": _number(change.p_corrected) if change else None,
+        "change_verdict": found.verdict_of_change(step, column) or None,
         "best": step.name == chosen.best if chosen else None,
         "may_be_best": step.name in chosen.alike if chosen else None,
         "missing": None if entry else found.board.reason(step, column),
@@ -222,7 +271,11 @@ def _json(found: Trajectory, width: int) -> str:
         "run": found.run,
         "reference": found.reference,
         "confidence": found.board.confidence,
-        "steps": [{"checkpoint": step.name, "step": step.step} for step in found.steps],
+        "start": found.start,
+        "steps": [
+            {"checkpoint": step.name, "step": step.step, "iteration": found.iteration(step)}
+            for step in found.steps
+        ],
         "first_worse": [
             {
                 "task": column.group.name,

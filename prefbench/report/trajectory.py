@@ -1,4 +1,4 @@
-"""The verb `trajectory`: a run's metrics over its training steps, and which step to take."""
+"""The verb `trajectory`: metrics over training steps or iterates, and which of them to take."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from prefbench.report.options import Everything, Form, OnlyTasks, Results, Table
 
 EXAMPLES = (
     "Examples: prefbench trajectory dpo · prefbench trajectory dpo --results results/ "
-    "--by hh_helpful_pairs/perplexity · prefbench trajectory dpo --reference sft --format csv"
+    "--by hh_helpful_pairs/perplexity · prefbench trajectory dpo --reference sft --format csv · "
+    "prefbench trajectory spin"
 )
 
 
 def trajectory(
-    run: Annotated[str, typer.Argument(help="A training run: its folder's name, or a beginning.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A training run: its folder's name, or a beginning. Of iterates, each tuned from "
+            "the one before: one of them, or their method."
+        ),
+    ],
     results: Results = Path("results"),
     by: Annotated[
         str | None,
@@ -37,6 +44,10 @@ def trajectory(
     width: Width = None,
 ) -> None:
     """Every metric over the steps of a run, where it gets worse, and the best step.
+
+    Checkpoints of one method that were tuned one from the other (SPIN, iterated DPO) are shown by
+    iteration, each also against the one before; the name of a `checkpoint-N` gives the steps of
+    its training.
 
     Differences to the reference are paired on the same items and corrected for the steps looked at.
     The best step comes with those that cannot be told apart from it, and with its value corrected

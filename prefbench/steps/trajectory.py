@@ -1,11 +1,12 @@
-"""A run's metrics over its training steps: where it gets worse, and which step to take."""
+"""Metrics over a training's steps, or over iterates: where it gets worse, and which to take."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from prefbench.leaderboard import Board, Column, Entry, Gathered
 from prefbench.metrics import Metric
 from prefbench.records import Checkpoint
 from prefbench.stats.corrections import holm
+from prefbench.stats.estimates import Estimate
 from prefbench.stats.selection import Choice, choose
-from prefbench.steps.lineage import reference_of, run_named
+from prefbench.steps.changes import Change, changes_of
+from prefbench.steps.lineage import Run, reference_of, run_named, source_of
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class Selected:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What was measured of one run, step by step.
+    """What was measured of one run step by step, or of a chain iterate by iterate.
 
     `adjusted` holds p-values of the differences to the reference, corrected by Holm over the steps
-    of a column, by row and column.
+    of a column, by row and column; `changes` those of iterates to the one before.
     """
 
     run: str
@@ -61,6 +64,20 @@ class Trajectory:
     adjusted: Mapping[tuple[str, tuple[str, str]], float]
     selected: Selected | None
     notes: tuple[str, ...] = ()
+    iterations: tuple[int, ...] = ()
+    """Of a chain, which iterate each of `steps` is, from 1."""
+    start: str | None = None
+    """Of a chain, the row that the first iterate was tuned from, if it was measured."""
+    changes: Mapping[tuple[str, tuple[str, str]], Change] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> Literal["step", "iteration"]:
+        """What one of `steps` is called."""
+        return "iteration" if self.iterations else "step"
+
+    def iteration(self, step: Checkpoint) -> int | None:
+        """Which iterate of a chain it is."""
+        return self.iterations[self.steps.index(step)] if self.iterations else None
 
     def entry(self, step: Checkpoint, column: Column) -> Entry | None:
         return self.board.entry(step, column)
@@ -72,14 +89,22 @@ class Trajectory:
         """
         entry = self.entry(step, column)
         p = self.adjusted.get((step.name, column.key), math.nan)
-        if entry is None or entry.difference is None or not p < 1 - self.board.confidence:
+        return self._verdict(entry.difference if entry else None, p, column)
+
+    def verdict_of_change(self, step: Checkpoint, column: Column) -> str:
+        """The same of an iterate against the one before."""
+        change = self.changes.get((step.name, column.key))
+        return self._verdict(change.difference, change.p_corrected, column) if change else ""
+
+    def _verdict(self, difference: Estimate | None, p: float, column: Column) -> str:
+        if difference is None or not p < 1 - self.board.confidence:
             return ""
-        if abs(entry.difference.value) <= self.board.noise.get(column.key, -1):
+        if abs(difference.value) <= self.board.noise.get(column.key, -1):
             return "noise"
         better = column.metric.higher_is_better
         if better is None:
             return "different"
-        return "better" if (entry.difference.value > 0) == better else "worse"
+        return "better" if (difference.value > 0) == better else "worse"
 
     def first_worse(self, column: Column) -> Checkpoint | None:
         """The first step that is significantly worse than the reference."""
@@ -104,15 +129,16 @@ def trajectory(
     confidence: float = 0.95,
     n_resamples: int = 10_000,
 ) -> Trajectory:
-    """The steps of a run beside its reference, and the best of them.
+    """The steps of a run, or the iterates of a chain, beside their reference, and the best of them.
 
     Args:
         gathered: what was measured.
-        run: the name of a run's folder, of one of its rows, or their beginning.
+        run: the name of a run's folder, of one of its rows, or their beginning; of iterates also
+            their method.
         by: what to choose the best step by, `TASK/METRIC`; None takes the first column shown that
             has a direction.
-        reference: a row or method; None takes the checkpoint that the run was tuned from, else the
-            one SFT.
+        reference: a row or method; None takes the checkpoint that the run, or the first iterate,
+            was tuned from, else the one SFT.
         everything: all metrics, not those that the tasks show.
         confidence: of intervals, and of all that is corrected.
         n_resamples: bootstrap resamples.
@@ -124,6 +150,7 @@ def trajectory(
     steps, notes = found.steps, list(found.notes)
     compared, said = reference_of(found, gathered, reference)
     notes += said
+    start = source_of(found, gathered) if found.iterations else None
     rows = {row.name for row in steps} | ({compared} if compared else set())
     part = dataclasses.replace(
         gathered,
@@ -146,8 +173,8 @@ def trajectory(
         if (column.shown or everything) and any(board.entry(row, column) for row in steps)
     )
     if not columns:
-        raise InputError(f"{run}: none of its {len(steps)} steps was measured")
-    selected, said = _selected(part, steps, columns, by, confidence, n_resamples)
+        raise InputError(f"{run}: none of its {len(steps)} {found.unit}s was measured")
+    selected, said = _selected(part, found, columns, by, confidence, n_resamples)
     return Trajectory(
         run,
         steps,
@@ -157,7 +184,19 @@ def trajectory(
         _adjusted(board, steps, columns),
         selected,
         (*notes, *said, *gathered.notes),
-    )
+        found.iterations,
+        start,
+        changes_of(
+            gathered, _in_order(found, start), columns, confidence=confidence,
+            n_resamples=n_resamples,
+        ),
+    )  # fmt: skip
+
+
+def _in_order(run: Run, start: str | None) -> list[str | None]:
+    """The rows of a chain by iteration, from 0; None where an iterate cannot be measured."""
+    names = {number: row.name for number, row in zip(run.iterations, run.steps, strict=False)}
+    return [start, *(names.get(number) for number in range(1, max(names, default=0) + 1))]
 
 
 def _without_differences(board: Board) -> Board:
@@ -185,7 +224,7 @@ def _adjusted(
 
 def _selected(
     gathered: Gathered,
-    steps: Sequence[Checkpoint],
+    run: Run,
     columns: Sequence[Column],
     by: str | None,
     confidence: float,
@@ -197,7 +236,7 @@ def _selected(
         fit = (c for c in columns if _can_choose(c.metric) and c.group.name not in robins)
         column = next(fit, None)
         if column is None:
-            return None, ["no best step: no metric that is shown has a better direction"]
+            return None, [f"no best {run.unit}: no metric that is shown has a better direction"]
     else:
         column = _named(gathered, by)
         if column.group.name in robins:
@@ -205,7 +244,7 @@ def _selected(
         if not _can_choose(column.metric):
             raise InputError(f"{by}: neither direction is better; name another metric")
     sure = {one.checkpoint for one in gathered.measured if one.sure}
-    names = [row.name for row in steps]
+    names = [row.name for row in run.steps]
     aligned = align(
         gathered,
         column.group,
@@ -216,7 +255,7 @@ def _selected(
     title = f"{column.group.name}/{column.metric.name}"
     there = list(np.flatnonzero(aligned.there.any(axis=0))) if aligned else []
     if aligned is None or not there:
-        return None, [f"no best step by {title}: no step has it"]
+        return None, [f"no best {run.unit} by {title}: no {run.unit} has it"]
     kept = tuple(aligned.checkpoints[place] for place in there)
     lacking = [name for name in names if name not in kept]
     notes = [f"not chosen from, as it lacks {title}: {name}" for name in lacking]
@@ -230,7 +269,7 @@ def _selected(
             proportion=column.metric.proportion,
         )
     except InputError as error:
-        return None, [*notes, f"no best step by {title}: {error}"]
+        return None, [*notes, f"no best {run.unit} by {title}: {error}"]
     return Selected(column, kept, choice), notes
 
 

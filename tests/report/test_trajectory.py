@@ -71,6 +71,94 @@ def test_the_text_to_the_letter() -> None:
     ]
 
 
+def iterates(run: str = "spin", *, start: bool = True, noise: float = 0.0) -> Trajectory:
+    """Three iterates from SFT on; the second gains, the third loses."""
+    names = ["sft", *(f"{run}_{n}" for n in (1, 2, 3))]
+    rows = tuple(
+        Checkpoint(name, Path("/r") / name, "ready", method="sft" if name == "sft" else "spin",
+                   reference=f"/r/{before}" if before else None, fingerprint=name)
+        for name, before in zip(names, [None, *names], strict=False)
+    )  # fmt: skip
+    items = np.arange(N, dtype=np.int32)
+
+    def cell(name: str, right: float) -> Measured:
+        values = (items < right).astype(float)
+        return Measured(name, "quiz", items, items.astype(str), {"acc": values})
+
+    cells = [cell(name, n) for name, n in zip(names, (60, 62, 80, 70), strict=True)]
+    group = Group("quiz", "quiz", shown=("acc",), higher_is_better={"acc": True})
+    repeated = (cell("sft", 60 + noise),) if noise else ()
+    data = Gathered(rows, (group,), tuple(cells[not start :]), repeated=repeated)
+    return trajectory(data, f"{run}_3", n_resamples=1000)
+
+
+def test_iterates_to_the_letter() -> None:
+    head, table, said = STYLES["text"](iterates(), 100).split("\n\n")
+    assert head == "Iterates sft → spin_1 → spin_2 → spin_3"
+    assert table.splitlines() == [
+        "                  quiz",
+        "iteration         acc ↑",
+        "─" * 36,
+        "0 sft, reference  60.0 [50.0, 69.0]",
+        "1 spin_1          62.0 [53.0, 72.0]",
+        "2 spin_2          80.0 [72.0, 88.0]▲",
+        "3 spin_3          70.0 [61.0, 78.0]▲",
+        "                  ▁█▄",
+    ]
+    assert said.splitlines()[1:6] == [
+        "▲ better, ▼ worse, ≠ different from sft: paired on the same items, tested at 5% with "
+        "Holm's correction for the iterations of each column.",
+        "quiz, acc: no iteration is significantly worse than sft.",
+        "Each against the one before (▲ better, ▼ worse, ≠ different), paired on the same items "
+        "and with Holm's correction for the changes of each column:",
+        "quiz, acc: iteration 1 +2.0 [0.0, +5.0]; 2 +18.0 [+11.0, +25.0]▲; 3 -10.0 [-16.0, -5.0]▼.",
+        "Best iteration by quiz, acc: spin_2, 80.0 [72.0, 88.0]; corrected for the choice among 3 "
+        "iterations 80.0 [72.0, 88.0].",
+    ]
+
+
+def test_iterates_without_what_they_began_with() -> None:
+    text = STYLES["markdown"](iterates(start=False), 100)
+    assert text.startswith("**Iterates spin\\_1 → spin\\_2 → spin\\_3**")
+    assert "reference sft" not in text
+    assert "quiz, acc: iteration 2 +18.0" in text
+
+
+def test_noise_has_a_mark_of_its_own() -> None:
+    found = iterates(noise=12)
+    text = STYLES["text"](found, 100)
+    assert "3 spin_3          70.0 [61.0, 78.0]≈" in text
+    assert "2 +18.0 [+11.0, +25.0]▲; 3 -10.0 [-16.0, -5.0]≈." in text
+    assert any(line.startswith("≈ differs") for line in sentences_of(found))
+
+
+def test_csv_and_json_hold_iterations_and_changes() -> None:
+    found = iterates()
+    rows = list(csv.DictReader(io.StringIO(STYLES["csv"](found, 80))))
+    whole = json.loads(STYLES["json"](found, 80))
+    assert [row["iteration"] for row in rows] == ["1", "2", "3"]
+    assert [row["previous"] for row in rows] == ["sft", "spin_1", "spin_2"]
+    assert [row["change_verdict"] for row in whole["rows"]] == [None, "better", "worse"]
+    assert [row["verdict"] for row in whole["rows"]] == [None, "better", "better"]
+    assert whole["rows"][2]["change"] == pytest.approx(-0.1)
+    assert whole["rows"][2]["change_low"] < -0.1 < whole["rows"][2]["change_high"]
+    assert 0 < whole["rows"][2]["change_p_corrected"] < 0.05
+    assert (whole["start"], whole["steps"][2]["iteration"]) == ("sft", 3)
+    steps = json.loads(STYLES["json"](follow(), 80))
+    assert steps["start"] is None
+    assert {row[key] for row in steps["rows"] for key in ("iteration", "previous", "change")} == {
+        None
+    }
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_hostile_names_of_iterates_stay_text(style: str) -> None:
+    text = STYLES[style](iterates(run=HOSTILE), 100)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert style != "markdown" or "<script>" not in text
+
+
 def test_words_where_several_may_be_the_best() -> None:
     found = follow(reference="dpo/checkpoint-30")
     none = "quiz, acc: no step is significantly worse than dpo/checkpoint-30."

@@ -194,6 +194,13 @@ def run(
             "the table marks differences that are no larger than that noise."
         ),
     ] = [],  # noqa: B006
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="What all others count as tuned from: a row, a method or a directory. Else what "
+            "each was tuned from, as far as that is known."
+        ),
+    ] = None,
     judge: Annotated[
         list[str], typer.Option("--judge", help="Judge, instead of those that the tasks name.")
     ] = [],  # noqa: B006
@@ -267,6 +274,7 @@ def run(
         api_key_env=api_key_env,
         concurrency=concurrency,
         twice=tuple(twice),
+        reference=reference,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )

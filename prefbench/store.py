@@ -138,6 +138,12 @@ class Store:
         rows = _read_table(self._cell(cell) / "answers.parquet").to_pylist()
         return [_answer(row) for row in rows]
 
+    def behind(self, cell: str) -> str:
+        """The cell whose answers a sealed cell's numbers are made of: itself, or another."""
+        manifest = self.manifest(cell) or {}
+        told = manifest.get("judging") or manifest.get("analysis") or {}
+        return str(told.get("answers", cell))
+
     def items(self, digest: str) -> pa.Table:
         """The prompts and fields behind a cell: `item`, `prompt`, `continuations`, `fields`."""
         table = _read_table(self.folder / "items" / f"{digest}.parquet")

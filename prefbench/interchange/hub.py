@@ -129,7 +129,8 @@ def _refused(one: Result, value: Value | None) -> str | None:
     recipe = (one.config.get("metadata") or {}).get("prefbench") or {}
     if hub_dataset(one) is None:
         return f"the hub has no data set {one.config.get('dataset_path')}"
-    if recipe.get("pairs") or one.group.opponent or value is None or value.metric.unit != "percent":
+    other = recipe.get("pairs") or recipe.get("measure", "answers") != "answers"
+    if other or one.group.opponent or value is None or value.metric.unit != "percent":
         return "what it measures is no benchmark of the data set's"
     if one.manifest["identity"].get("limit") is not None:
         return "not all items were measured"

@@ -150,7 +150,7 @@ def _config(key: str, one: Result, written: Written) -> dict[str, Any]:
     """The task's settings, with the metrics that all samples hold where they are not lm-eval's."""
     recipe = (one.config.get("metadata") or {}).get("prefbench") or {}
     config = {**one.config, "task": key}
-    if recipe.get("pairs") or recipe.get("measure") == "comparison":
+    if recipe.get("pairs") or recipe.get("measure", "answers") != "answers":
         config["metric_list"] = [
             {
                 "metric": parts(value)[0],

@@ -14,6 +14,7 @@ def notes_of(name: str, cell: Mapping[str, Any], manifests: Sequence[dict[str, A
     """What a reader must know of a group's numbers, once for all its checkpoints where alike."""
     identity = cell["identity"]
     notes = _judging_notes(manifests) if "judge" in cell else []
+    notes += _reference_notes(manifests)
     config = manifests[0]["task"]["config"]
     shots = config.get("fewshot_split") or config.get("training_split")
     if identity["shots"] and shots and identity["shots"] != shots:
@@ -78,6 +79,35 @@ def _judging_notes(manifests: Sequence[dict[str, Any]]) -> list[str]:
             )
             told.setdefault(text, []).append(manifest["checkpoint"]["name"])
     return notes + [f"{', '.join(names)}: {text}" for text, names in told.items()]
+
+
+def _reference_notes(manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """What changes are changes from, and of what gradients are."""
+    references: dict[str, list[str]] = {}
+    gradients: dict[str, list[str]] = {}
+    for one in manifests:
+        name = one["checkpoint"]["name"]
+        beside = (one.get("analysis") or {}).get("reference") or one.get("beside")
+        if beside:
+            references.setdefault(beside["name"], []).append(name)
+        if one.get("work") == "gradients":
+            objective = one["identity"]["objective"]
+            gradients.setdefault(f"a step of {objective}", []).append(name)
+    notes = []
+    if references:
+        told = "; ".join(f"{who} of {', '.join(of)}" for who, of in references.items())
+        notes.append(f"the reference is {told}")
+    if gradients:
+        told = "; ".join(f"{what} for {', '.join(who)}" for what, who in gradients.items())
+        notes.append(f"observed is {told}")
+    if judge := next((j for one in manifests if (j := _ranker(one))), None):
+        notes.append(f"candidates are ranked beside the rewards of {judge}")
+    return notes
+
+
+def _ranker(manifest: Mapping[str, Any]) -> str | None:
+    judge = (manifest.get("analysis") or {}).get("judge")
+    return str(judge["name"]) if judge else None
 
 
 _JUDGED = {

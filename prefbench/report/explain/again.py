@@ -70,6 +70,7 @@ def again(behind: Behind, *, mirrors: Sequence[Path] = ()) -> Again:
         words.append("--final")
     words += ["--task", manifest["task"]["name"]]
     words += _settings(manifest)
+    words += _reference(manifest)
     words += opponent
     if behind.judging:
         words += _judge(behind.judging, manifest["command"], remarks)
@@ -95,6 +96,13 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield from ("--fewshot", "parity")
     if (variable := settings["api_key_env"]) and _VARIABLE.fullmatch(variable):
         yield from ("--api-key-env", variable)
+
+
+def _reference(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Where what it was tuned from is, for whoever calls it in another place."""
+    beside = (manifest.get("analysis") or {}).get("reference") or manifest.get("beside")
+    if beside:
+        yield from ("--reference", str(beside["path"]))
 
 
 def _opponents(behind: Behind, paths: list[Path]) -> Iterator[str]:

@@ -121,9 +121,10 @@ def _extremes(behind: Behind, values: Array, n: int) -> list[int]:
 
 
 def _answers(behind: Behind) -> dict[int, Answer]:
-    cell = behind.judging["answers"] if behind.judging else behind.cell
     try:
-        return {answer.item: answer for answer in behind.store.answers(cell)}
+        return {
+            answer.item: answer for answer in behind.store.answers(behind.store.behind(behind.cell))
+        }
     except StoreError:  # results that were imported may have none
         return {}
 

@@ -15,13 +15,11 @@ from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Board, Gathered, Group
 from prefbench.records import Checkpoint
 from prefbench.report.figures.ellipses import ellipse, replicates
-from prefbench.report.figures.labels import Box, nearest, place
+from prefbench.report.figures.naming import name_points
 from prefbench.report.figures.palette import colour_of
 from prefbench.report.figures.rows import finals, labels_of, left_out, method_of
 from prefbench.report.figures.sheet import (
     COLUMN,
-    FAINT,
-    INK,
     LINE,
     SPREAD,
     TALLEST,
@@ -35,7 +33,7 @@ from prefbench.report.figures.sheet import (
     panel,
     ticks_of_log,
 )
-from prefbench.report.figures.wording import SIZE, fitted, said, width_of
+from prefbench.report.figures.wording import fitted, said
 from prefbench.stats.bootstrap import Array
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.46, 0.08, 0.22, 0.38
@@ -130,7 +128,7 @@ def _draw(
                 line(at, color=LINE, linewidth=0.8, zorder=0)
     for spot in found:
         if spot.region is not None:
-            outline = np.stack([np.exp(spot.region[:, 0]), spot.region[:, 1]], axis=-1)
+            outline = _seen(spot.region)
             colour = colour_of(method_of(spot.row))
             for fill in (True, False):
                 axes.add_patch(
@@ -170,33 +168,17 @@ def _frame(axes: Axes, found: list[Spot]) -> None:
 
 
 def _name(axes: Axes, found: list[Spot], names: Mapping[str, str]) -> list[str]:
-    """The names beside their points, with a line where they stand off."""
-
-    def in_points(outline: Array) -> Array:
-        seen = np.stack([np.exp(outline[:, 0]), outline[:, 1]], axis=-1)
-        return np.asarray(axes.transData.transform(seen))
-
-    points = in_points(np.asarray([spot.centre for spot in found]))
-    texts = [names[spot.row.name] for spot in found]
-    frame = Box(*map(float, axes.bbox.extents))
-    boxes = place(
-        points,
-        [(72 * width_of(text), SIZE + 1) for text in texts],
-        frame,
-        outlines=[in_points(spot.region) for spot in found if spot.region is not None],
+    return name_points(
+        axes,
+        _seen(np.asarray([spot.centre for spot in found])),
+        [names[spot.row.name] for spot in found],
+        outlines=[_seen(spot.region) for spot in found if spot.region is not None],
     )
-    back = axes.transData.inverted()
-    for text, point, box in zip(texts, points, boxes, strict=True):
-        if box is None:
-            continue
-        middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
-        end = nearest(point, box)
-        if math.dist(point, end) > 7:
-            ends = back.transform(np.asarray([point, end]))
-            axes.plot(*ends.T, color=FAINT, linewidth=0.5, zorder=2)
-        x, y = back.transform(np.asarray(middle))
-        axes.text(x, y, text, ha="center", va="center", color=INK, zorder=4)
-    return [text for text, box in zip(texts, boxes, strict=True) if box is None]
+
+
+def _seen(outline: Array) -> Array:
+    """Perplexity and agility, of what has the former's log."""
+    return np.stack([np.exp(outline[:, 0]), outline[:, 1]], axis=-1)
 
 
 def _caption(board: Board) -> str:

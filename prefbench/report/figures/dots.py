@@ -55,6 +55,8 @@ class Dots:
     """What values are multiplied by before they are drawn: 100 for percentages."""
     span: tuple[float, float] | None = None
     """What the axis reaches over; else what this panel needs."""
+    references: tuple[float, ...] = ()
+    """What a value is to be held against, row by row, as a grey stroke; NaN for none."""
 
 
 def chart(
@@ -104,6 +106,7 @@ def span_of(panels: Sequence[Dots]) -> tuple[float, float]:
         if math.isfinite(value)
     ]
     drawn += [one.line for one in panels if one.line is not None]
+    drawn += [one.scale * v for one in panels for v in one.references if math.isfinite(v)]
     return min(drawn, default=0.0), max(drawn, default=1.0)
 
 
@@ -155,6 +158,10 @@ def _draw(
         axes.axhline(at, color=LINE, linewidth=0.4, zorder=0)
     if one.line is not None:
         axes.axvline(one.line, color=FAINT, linewidth=0.8, zorder=1)
+    for at, value in enumerate(one.references):
+        if math.isfinite(value):
+            ends = [at - 0.5, at + 0.5]
+            axes.plot([one.scale * value] * 2, ends, color=FAINT, linewidth=1.2, zorder=1)
     for at, (row, estimate, filled) in enumerate(zip(rows, one.values, one.filled, strict=True)):
         method = method_of(row)
         if estimate is None or not math.isfinite(estimate.value):
@@ -182,11 +189,21 @@ def _scale(axes: Axes, one: Dots) -> None:
     even_ticks(axes.xaxis)
     axes.set_xlabel(one.unit)
     # Numbers that would run into each other: every second one is enough.
-    ticks = [tick for tick in axes.get_xticks() if low - air <= tick <= high + air]
     width = axes.bbox.width / 72
-    while len(ticks) > 2 and _crowded([number(round(float(t), 10)) for t in ticks], width):
+    inch = (high - low + 2 * air) / width
+    ticks = [
+        float(tick)
+        for tick in axes.get_xticks()
+        if low - air <= tick <= high + air - inch * _beyond(float(tick))
+    ]
+    while len(ticks) > 2 and _crowded([number(round(t, 10)) for t in ticks], width):
         ticks = ticks[::2]
     axes.set_xticks(ticks)
+
+
+def _beyond(tick: float) -> float:
+    """How far from an axis' right end a number must stay to be whole, in inches."""
+    return max(0.0, width_of(number(round(tick, 10)), SIZE) / 2 - _EDGE)
 
 
 def _crowded(texts: Sequence[str], width: float) -> bool:

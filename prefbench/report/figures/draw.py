@@ -11,11 +11,19 @@ from prefbench.errors import InputError
 from prefbench.leaderboard import Gathered
 from prefbench.report.collect import gather
 from prefbench.report.figures.agility import perplexity_and_agility
+from prefbench.report.figures.aligned import differences_by_step
 from prefbench.report.figures.differences import accuracies, forest
+from prefbench.report.figures.entanglement import entangled
+from prefbench.report.figures.frontier import reward_and_divergence
+from prefbench.report.figures.heat import token_cosines
+from prefbench.report.figures.positions import positions
+from prefbench.report.figures.quadrants import quadrants
 from prefbench.report.figures.sheet import FORMATS, Drawn, save, typeset
 from prefbench.report.figures.steps import trajectories
+from prefbench.report.figures.temperatures import win_rates_by_temperature
 from prefbench.report.figures.winrates import win_rates
 from prefbench.stats.corrections import Correction
+from prefbench.store import Store
 
 FAMILIES: tuple[Callable[[Gathered, Shown], Drawn], ...] = (
     perplexity_and_agility,
@@ -23,8 +31,17 @@ FAMILIES: tuple[Callable[[Gathered, Shown], Drawn], ...] = (
     accuracies,
     forest,
     trajectories,
+    quadrants,
+    positions,
+    entangled,
+    differences_by_step,
+    win_rates_by_temperature,
 )
-
+STORED: tuple[Callable[[Gathered, Shown, Store | None], Drawn], ...] = (
+    reward_and_divergence,
+    token_cosines,
+)
+"""Those that also look at answers, or at which cell belongs to which."""
 
 CAPTIONS = "captions.txt"
 
@@ -68,7 +85,8 @@ def draw_figures(
             raise InputError(f"no figure format is named {kind!r}; there are: {', '.join(FORMATS)}")
     gathered = gather(results, tasks=tasks)
     board = board_of(gathered, baseline=baseline, confidence=confidence)
-    drawn = figures_of(gathered, show(board, correction=correction))
+    store = Store(results, create=False)
+    drawn = figures_of(gathered, show(board, correction=correction), store)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for drawing in drawn.drawings:
@@ -87,10 +105,19 @@ def draw_figures(
     return paths
 
 
-def figures_of(gathered: Gathered, shown: Shown) -> Drawn:
-    """Every figure for which there is something to show, and why others are left out."""
+def figures_of(gathered: Gathered, shown: Shown, store: Store | None = None) -> Drawn:
+    """Every figure for which there is something to show, and why others are left out.
+
+    Args:
+        gathered: what was measured.
+        shown: the leaderboard of it.
+        store: where it came from; without it no answers can be drawn.
+    """
     with typeset():
-        found = [family(gathered, shown) for family in FAMILIES]
+        found = [
+            *(family(gathered, shown) for family in FAMILIES),
+            *(family(gathered, shown, store) for family in STORED),
+        ]
     return Drawn(
         tuple(drawing for one in found for drawing in one.drawings),
         tuple(notice for one in found for notice in one.notices),

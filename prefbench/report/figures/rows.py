@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from prefbench.leaderboard import Board
 from prefbench.provenance import run_folder
 from prefbench.records import METHODS, Checkpoint
-from prefbench.report.figures.wording import names_told_apart
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ def finals(board: Board) -> list[Checkpoint]:
 
 def labels_of(rows: Sequence[Checkpoint], board: Board) -> dict[str, str]:
     """What each row is called in a figure: its method, with its name where that is not enough."""
+    from prefbench.report.figures.wording import names_told_apart  # fonts, which the page needs not
+
     titles = [METHODS.get(row.method or "", row.name) for row in rows]
     full = [
         f"{title} ({row.name})" if titles.count(title) > 1 and title != row.name else title

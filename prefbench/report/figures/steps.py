@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Board, Column, Gathered
 from prefbench.records import METHODS
 from prefbench.report.figures.dots import numbered, pages
-from prefbench.report.figures.palette import colour_of, dash_of
+from prefbench.report.figures.keys import draw_keys, height_of, keys_of, stroke
+from prefbench.report.figures.palette import colour_of
 from prefbench.report.figures.rows import Run, runs_of
 from prefbench.report.figures.sheet import (
     COLUMN,
@@ -27,18 +25,15 @@ from prefbench.report.figures.sheet import (
     blank,
     even_ticks,
     level,
-    marker,
     number,
     panel,
     ticks_of_log,
 )
-from prefbench.report.figures.wording import fitted, lines_of, names_told_apart, said, width_of
+from prefbench.report.figures.wording import lines_of, names_told_apart, said
 from prefbench.stats.estimates import Estimate
 
 _LEFT, _RIGHT, _BELOW, _TITLE = 0.4, 0.08, 0.3, 0.125
 _HEIGHT = 1.15
-_KEY = 0.15
-_SWATCH = 0.32
 
 
 def trajectories(gathered: Gathered, shown: Shown) -> Drawn:
@@ -53,8 +48,8 @@ def trajectories(gathered: Gathered, shown: Shown) -> Drawn:
     across = min(len(columns), 3)
     width = COLUMN if across == 1 else SPREAD
     wide = width / across
-    keys = _keys(board, runs, names, width)
-    top = _KEY * len(keys) + 0.06
+    keys = keys_of(_entries(board, runs, names), width)
+    top = height_of(keys)
     titles = [_title(column, wide - _LEFT - _RIGHT) for column in columns]
     lines = [
         range(first, min(first + across, len(columns))) for first in range(0, len(columns), across)
@@ -63,7 +58,7 @@ def trajectories(gathered: Gathered, shown: Shown) -> Drawn:
     figures = []
     for page in pages([head + _HEIGHT + _BELOW for head in heads], TALLEST - top):
         figure = blank(width, top + sum(heads[at] + _HEIGHT + _BELOW for at in page))
-        _draw_keys(figure, keys)
+        draw_keys(figure, keys)
         below = top
         for at in page:
             for place, i in enumerate(lines[at]):
@@ -120,7 +115,7 @@ def _draw(axes: Axes, board: Board, runs: Sequence[Run], column: Column) -> None
             [scale * e.high for _, e in bounded],
             color=colour, alpha=0.13, linewidth=0,
         )  # fmt: skip
-        axes.plot(steps, values, **_stroke(run.method))
+        axes.plot(steps, values, **stroke(run.method))
     axes.set_xlabel("training step", labelpad=1)
     even_ticks(axes.xaxis, 4, whole=True)
     axes.xaxis.set_major_formatter(lambda value, _: _thousands(value))
@@ -147,28 +142,14 @@ def _draw_baseline(axes: Axes, board: Board, column: Column, scale: float) -> No
     axes.axhline(value, color=FAINT, linewidth=1.0, zorder=1)
 
 
-def _stroke(method: str) -> dict[str, Any]:
-    dash = dash_of(method)
-    return {
-        "color": colour_of(method),
-        "linewidth": 1.0,
-        "linestyle": (0, dash) if dash else "-",
-        "markeredgewidth": 0.0,
-        **marker(method, 3.4),
-    }
-
-
 def _thousands(value: float) -> str:
     return f"{number(value / 1000)}k" if abs(value) >= 10_000 else number(round(value, 6))
 
 
-# --- the key above the panels
-
-
-def _keys(
-    board: Board, runs: Sequence[Run], names: Sequence[str], width: float
-) -> list[list[tuple[float, str, str | None]]]:
-    """Lines of (left in inches, name, method), the baseline without a method first."""
+def _entries(
+    board: Board, runs: Sequence[Run], names: Sequence[str]
+) -> list[tuple[str, str | None]]:
+    """Names and methods of the runs, the baseline without a method first."""
     entries: list[tuple[str, str | None]] = [
         (name, run.method) for name, run in zip(names, runs, strict=True)
     ]
@@ -177,34 +158,7 @@ def _keys(
         title = METHODS.get(row.method or "", row.name)
         (label,) = names_told_apart([title])
         entries.insert(0, (f"{label} (baseline)", None))
-    lines: list[list[tuple[float, str, str | None]]] = []
-    room = 0.0
-    for name, method in entries:
-        label = fitted(name, width - _SWATCH - 0.2)
-        needed = _SWATCH + width_of(label) + 0.12
-        if not lines or needed > room:
-            lines.append([])
-            room = width - 0.08
-        lines[-1].append((width - room, label, method))
-        room -= needed
-    return lines
-
-
-def _draw_keys(figure: Figure, keys: Sequence[Sequence[tuple[float, str, str | None]]]) -> None:
-    width, height = figure.get_size_inches()
-    for at, line in enumerate(keys):
-        y = 1 - (0.02 + _KEY * (at + 0.5)) / height
-        for left, label, method in line:
-            ends = [left / width, (left + _SWATCH - 0.08) / width]
-            middle = sum(ends) / 2
-            look: dict[str, Any] = (
-                {"color": FAINT, "linewidth": 1.0} if method is None else _stroke(method)
-            )
-            stroke = {k: v for k, v in look.items() if not k.startswith("marker")}
-            figure.add_artist(Line2D(ends, [y, y], **stroke))
-            if method is not None:
-                figure.add_artist(Line2D([middle], [y], **look))
-            figure.text((left + _SWATCH) / width, y, label, va="center_baseline")
+    return entries
 
 
 def _caption(board: Board) -> str:

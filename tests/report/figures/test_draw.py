@@ -11,12 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
-from matplotlib.text import Text
 
 from prefbench.boards.scored import board_of
 from prefbench.boards.shown import Shown, show
@@ -24,8 +19,9 @@ from prefbench.errors import InputError
 from prefbench.report.collect import gather
 from prefbench.report.figures.draw import draw_figures, figures_of
 from prefbench.report.figures.palette import colour_of
-from prefbench.report.figures.sheet import COLUMN, SPREAD, TALLEST, Drawn, typeset
+from prefbench.report.figures.sheet import SPREAD, TALLEST, Drawn
 from prefbench.stats.estimates import Estimate
+from tests.report.figures.looking import is_legible, marks, named, texts, titled
 from tests.report.figures.made_up import HOSTILE, PAIRS, TRAINING, ZOO, Point, make_up
 
 DAMAGED = Point("noise", "noise", None, 900.0, -3.0, 0.5, 0.0)
@@ -35,35 +31,6 @@ def drawn(results: Path, **options: object) -> tuple[Drawn, Shown]:
     gathered = gather(results)
     shown = show(board_of(gathered, n_resamples=1000, **options))  # type: ignore[arg-type]  # tests
     return figures_of(gathered, shown), shown
-
-
-def named(found: Drawn, name: str) -> Figure:
-    return next(one.figure for one in found.drawings if one.name == name)
-
-
-def titled(figure: Figure, *words: str) -> Axes:
-    return next(
-        axes
-        for axes in figure.axes
-        if all(word in axes.get_title(loc="left").replace("\n", " ") for word in words)
-    )
-
-
-def marks(axes: Axes) -> list[Line2D]:
-    """The points, each a line of one point."""
-    return [line for line in axes.lines if line.get_linestyle() == "None"]
-
-
-def texts(figure: Figure) -> list[Text]:
-    """All that is written, without the numbers of ticks beyond an axis."""
-    found = list(figure.texts)
-    for axes in figure.axes:
-        found += [axes.xaxis.label, axes.yaxis.label]
-        found += [text for text in axes.get_children() if isinstance(text, Text)]
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            found += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-    return [text for text in dict.fromkeys(found) if text.get_text().strip()]
 
 
 @pytest.fixture(scope="module")
@@ -229,41 +196,12 @@ def test_of_a_run_with_steps_the_other_figures_show_the_last(
 
 
 @pytest.mark.parametrize("which", ["zoo", "training"])
-def test_figures_fit_a_page_and_no_word_is_cut_or_tiny(
+def test_figures_fit_a_page_and_no_word_is_cut_tiny_or_upon_another(
     which: str, request: pytest.FixtureRequest
 ) -> None:
     found, _ = request.getfixturevalue(which)
     for one in found.drawings:
-        width, height = one.figure.get_size_inches()
-        assert width in (COLUMN, SPREAD)
-        assert height <= TALLEST
-        with typeset():
-            renderer = FigureCanvasAgg(one.figure).get_renderer()
-            one.figure.draw(renderer)
-            for text in texts(one.figure):
-                assert text.get_fontsize() >= 7
-                box = text.get_window_extent(renderer)
-                whole = one.figure.bbox
-                assert whole.x0 - 0.5 <= box.x0 <= box.x1 <= whole.x1 + 0.5, text
-                assert whole.y0 - 0.5 <= box.y0 <= box.y1 <= whole.y1 + 0.5, text
-
-
-@pytest.mark.parametrize("which", ["zoo", "training"])
-def test_no_words_overlap(which: str, request: pytest.FixtureRequest) -> None:
-    found, _ = request.getfixturevalue(which)
-    for one in found.drawings:
-        with typeset():
-            renderer = FigureCanvasAgg(one.figure).get_renderer()
-            one.figure.draw(renderer)
-            boxes = [(t, t.get_window_extent(renderer)) for t in texts(one.figure)]
-        inside = [(t, b) for t, b in boxes if b.width > 0]
-        for i, (text, box) in enumerate(inside):
-            for other, there in inside[:i]:
-                apart = (
-                    box.x1 <= there.x0 + 0.5 or there.x1 <= box.x0 + 0.5
-                    or box.y1 <= there.y0 + 0.5 or there.y1 <= box.y0 + 0.5
-                )  # fmt: skip
-                assert apart, (one.name, text.get_text(), other.get_text())
+        is_legible(one)
 
 
 def test_a_method_looks_the_same_in_every_figure_and_company(tmp_path: Path) -> None:

@@ -40,11 +40,14 @@ from prefbench.leaderboard import Gathered, Measured
 from prefbench.records import METHODS, Checkpoint
 from prefbench.stats.bootstrap import Array
 from prefbench.stats.corrections import corrected
+from prefbench.stats.edits import BANDS
 from prefbench.stats.estimates import Estimate, with_interval
 from prefbench.stats.significance import bootstrap_p
 
-LOW, HIGH = 0.1, 0.5
-"""Normalised edit distances below and from which pairs are low and high."""
+LOW, HIGH = BANDS["low_edit"], BANDS["mid_edit"]
+"""Normalised edit distances below which pairs are low, and from which they are high."""
+MANY = 6
+"""Methods that a sentence names at most."""
 EXACT = 1e-6
 """Of probabilities in float32, what counts as 0."""
 
@@ -135,7 +138,8 @@ def _plans(claim: Claim, rows: Rows) -> list[_Plan]:
     members = rows.of_methods(claim.methods)
     if not members:
         titles = ", ".join(METHODS.get(method, method) for method in claim.methods)
-        return [_Plan(claim, why=f"no {titles} row was measured" if titles else "no row")]
+        known = 0 < len(claim.methods) <= MANY
+        return [_Plan(claim, why=f"no {titles} row was measured" if known else "no row to ask of")]
     found: list[_Plan] = []
     for row in members:
         own = list(_plans_of(claim, row, rows))

@@ -9,13 +9,12 @@ import numpy as np
 
 from prefbench.claims.correlation import advantage, rank_correlation
 from prefbench.leaderboard import Measured
-from prefbench.metrics import Metric, Unit, metric_named
+from prefbench.metrics import Metric, metric_named
 from prefbench.stats.bootstrap import Array, Refit
 
 MARGINS, GRADIENTS = "`measure: margins`", "`measure: gradients`"
 DIVERGENCE, RANKING = "`measure: divergence`", "`measure: ranking`"
 PAIRS, COMPARISON = "preference pairs", "`measure: comparison`"
-GENERATED = "generated answers (exact_match)"
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,9 @@ class Number:
         return self.quantities <= one.quantities.keys()
 
 
-def _ratio(sums: Array) -> Array:
-    return np.asarray(sums[..., 0] / sums[..., 1])
-
-
-def ratio(over: str, under: str = "1", unit: Unit = "nats", name: str = "") -> Metric:
-    """One quantity's sum over another's; a mean over items where the other is `1`."""
-    return Metric(name or over, (over, under), _ratio, None, unit, proportion=unit == "percent")
+def _mean(name: str, words: str, needs: str, *bands: str) -> Number:
+    """A metric of the table, on the items of some bands."""
+    return Number(metric_named(name), words, needs, tuple(f"in@{band}" for band in bands))
 
 
 def contrast(name: str, first: Metric, second: Metric) -> Metric:
@@ -81,49 +76,38 @@ def _mean_of(name: str, quantities: tuple[str, ...]) -> Metric:
     return Metric(name, (*quantities, "1"), statistic, None)
 
 
-def _share(quantity: str, words: str, needs: str, band: str = "") -> Number:
-    if not band:
-        return Number(ratio(quantity, unit="percent"), words, needs)
-    metric = ratio(f"{quantity}@{band}", f"in@{band}", "percent")
-    return Number(metric, words, needs, (f"in@{band}",))
+def right_answers(quantity: str) -> Number:
+    """The share of items that are right by one of lm-eval's measures."""
+    words = "the share of right answers"
+    return Number(metric_named(quantity), words, f"generated answers ({quantity})")
 
 
-def _nats(quantity: str, words: str, needs: str, band: str = "") -> Number:
-    if not band:
-        return Number(ratio(quantity), words, needs)
-    return Number(ratio(f"{quantity}@{band}", f"in@{band}"), words, needs, (f"in@{band}",))
+RIGHT = right_answers("exact_match,strict-match")
 
-
-def exact_match(quantity: str) -> Number:
-    """The share of right answers by one of lm-eval's extractors."""
-    return Number(ratio(quantity, unit="percent"), f"the share of right answers ({quantity})",
-                  GENERATED)  # fmt: skip
-
-
-_LOW = "low_edit"
-DISPLACED_LOW = _share(
-    "displaced", "the share of low-edit-distance pairs whose chosen answer fell", MARGINS, _LOW
-)
-DELTA_LOW = _nats(
-    "delta_chosen", "the mean change of the chosen log-prob on low-edit-distance pairs", MARGINS,
+_LOW, _HIGH = "low_edit", "high_edit"
+DISPLACED_LOW = _mean(
+    f"displaced@{_LOW}", "the share of low-edit-distance pairs whose chosen answer fell", MARGINS,
     _LOW,
 )  # fmt: skip
-DISPLACED = _share("displaced", "the share of pairs whose chosen answer fell", MARGINS)
-DELTA_CHOSEN = _nats("delta_chosen", "the mean change of the chosen log-prob", MARGINS)
-DELTA_REJECTED = _nats("delta_rejected", "the mean change of the rejected log-prob", MARGINS)
-BOTH_DOWN = _share("both_down", "the share of pairs of which both answers fell", MARGINS)
-AFTER_LOW = Number(
-    ratio("delta_chosen_after", "n_chosen_after"),
+DELTA_LOW = _mean(
+    f"delta_chosen@{_LOW}", "the mean change of the chosen log-prob on low-edit-distance pairs",
+    MARGINS, _LOW,
+)  # fmt: skip
+DISPLACED = _mean("displaced", "the share of pairs whose chosen answer fell", MARGINS)
+DELTA_CHOSEN = _mean("delta_chosen", "the mean change of the chosen log-prob", MARGINS)
+BOTH_DOWN = _mean("both_down", "the share of pairs of which both answers fell", MARGINS)
+AFTER_LOW = _mean(
+    "delta_chosen_after",
     "the change of the chosen log-prob per token after the first differing one, on "
     "low-edit-distance pairs,",
     MARGINS,
-    (f"in@{_LOW}",),
+    _LOW,
 )
-ACCURACY = _share("rewards/accuracies", "the share of pairs that the implicit reward ranks right",
-                  MARGINS)  # fmt: skip
-MARGIN = _nats("rewards/margins", "the mean implicit-reward margin", MARGINS)
-RANKED_RIGHT = _share("ranking_accuracy", "the share of pairs that the log-probs rank right",
-                      MARGINS)  # fmt: skip
+ACCURACY = _mean("rewards/accuracies", "the share of pairs that the implicit reward ranks right",
+                 MARGINS)  # fmt: skip
+MARGIN = _mean("rewards/margins", "the mean implicit-reward margin", MARGINS)
+RANKED_RIGHT = _mean("ranking_accuracy", "the share of pairs that the log-probs rank right",
+                     MARGINS)  # fmt: skip
 BELOW_REWARD = Number(
     contrast("ranking_accuracy − rewards/accuracies", RANKED_RIGHT.metric, ACCURACY.metric),
     "ranking accuracy minus implicit-reward accuracy",
@@ -149,43 +133,40 @@ PERPLEXITY = Number(metric_named("perplexity"), "perplexity", PAIRS)
 AGILITY = Number(metric_named("agility"), "agility", PAIRS)
 WIN_RATE = Number(metric_named("win_rate"), "the win rate", COMPARISON)
 
-COSINE = Number(ratio("cosine", unit="number"), "the mean gradient cosine", GRADIENTS)
-DISTANCE = Number(ratio("edit_distance", unit="number"), "the mean edit distance", GRADIENTS)
-_COSINES = [ratio(f"cosine@{band}", f"in@{band}", "number") for band in ("low_edit", "high_edit")]
-COSINE_LOW, COSINE_HIGH = (
-    Number(metric, f"the cosine at {band} edit distance", GRADIENTS, (metric.quantities[1],))
-    for metric, band in zip(_COSINES, ("low", "high"), strict=True)
-)
+COSINE = _mean("cosine", "the mean gradient cosine", GRADIENTS)
+DISTANCE = _mean("edit_distance", "the mean edit distance", GRADIENTS)
+COSINE_LOW = _mean(f"cosine@{_LOW}", "the cosine at low edit distance", GRADIENTS, _LOW)
+COSINE_HIGH = _mean(f"cosine@{_HIGH}", "the cosine at high edit distance", GRADIENTS, _HIGH)
 COSINE_GAP = Number(
-    contrast("cosine@low_edit − cosine@high_edit", *_COSINES),
+    contrast(f"cosine@{_LOW} − cosine@{_HIGH}", COSINE_LOW.metric, COSINE_HIGH.metric),
     "the gradient cosine of pairs of low edit distance minus that of high",
     GRADIENTS,
-    ("in@low_edit", "in@high_edit"),
+    (f"in@{_LOW}", f"in@{_HIGH}"),
 )
 
 
 def agrees(text: str, optimiser: str = "") -> Number:
     """The share of pairs of which one text moved as the first order predicts."""
-    end = f"_{optimiser}" if optimiser else ""
-    return _share(f"{text}_agrees{end}", f"the share of pairs whose {text} answer moved as "
-                  "predicted", GRADIENTS)  # fmt: skip
+    words = f"the share of pairs whose {text} answer moved as predicted"
+    return _mean(f"{text}_agrees" + (f"_{optimiser}" if optimiser else ""), words, GRADIENTS)
 
 
-BOTH_FALL_PREDICTED = _share(
-    "both_fall/dpo", "the share of pairs of which both answers are predicted to fall", GRADIENTS
+def _over(sums: Array) -> Array:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+BOTH_FALL_PREDICTED = Number(
+    Metric("both_fall/dpo", ("both_fall/dpo", "1"), _over, None, "percent", proportion=True),
+    "the share of pairs of which both answers are predicted to fall",
+    GRADIENTS,
 )
-
-
-def gradient_difference(step: int, random: str = "") -> Metric:
-    """‖P⁺ − P⁻‖₂ at an aligned step, which 2408.16751 takes for the gradient difference."""
-    return ratio(f"probability_difference_l2{random}@{step}", unit="number")
-
-
+_STEP = "probability_difference_l2"
+"""‖P⁺ − P⁻‖₂ at an aligned step, which 2408.16751 takes for the gradient difference."""
 FIRST_SMALLEST = Number(
     contrast(
         "‖P⁺−P⁻‖₂: step 1 − mean of steps 2 and 3",
-        gradient_difference(1),
-        _mean_of("later", ("probability_difference_l2@2", "probability_difference_l2@3")),
+        metric_named(f"{_STEP}@1"),
+        _mean_of("later", tuple(f"{_STEP}@{t}" for t in (2, 3))),
     ),
     "the gradient difference at step 1 minus that at steps 2 and 3",
     GRADIENTS,
@@ -193,8 +174,8 @@ FIRST_SMALLEST = Number(
 OVER_RANDOM = Number(
     contrast(
         "‖P⁺−P⁻‖₂ at steps 1 to 3: random − trained",
-        _mean_of("random", tuple(f"probability_difference_l2_random@{t}" for t in (1, 2, 3))),
-        _mean_of("own", tuple(f"probability_difference_l2@{t}" for t in (1, 2, 3))),
+        _mean_of("random", tuple(f"{_STEP}_random@{t}" for t in (1, 2, 3))),
+        _mean_of("own", tuple(f"{_STEP}@{t}" for t in (1, 2, 3))),
     ),
     "the gradient difference of a randomly initialised model minus that of this one",
     GRADIENTS,
@@ -208,11 +189,10 @@ INFORMATION = Number(
     GRADIENTS,
 )
 
-KENDALL = Number(ratio("kendall_tau", unit="number"), "Kendall's τ of log-probs and rewards",
-                 RANKING)  # fmt: skip
-BEST_FIRST = _share("best_first", "the share of prompts whose best candidate ranks first", RANKING)
-REPETITION = _share("seq_rep_4", "the share of repeated 4-grams (seq-rep-4)", DIVERGENCE)
-KL = _nats("kl", "the KL from what it was tuned from", DIVERGENCE)
+KENDALL = _mean("kendall_tau", "Kendall's τ of log-probs and rewards", RANKING)
+BEST_FIRST = _mean("best_first", "the share of prompts whose best candidate ranks first", RANKING)
+REPETITION = _mean("seq_rep_4", "the share of repeated 4-grams", DIVERGENCE)
+KL = _mean("kl", "the KL from what it was tuned from", DIVERGENCE)
 
 
 def with_derived(one: Measured) -> Measured:

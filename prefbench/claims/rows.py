@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from prefbench.claims.numbers import Number, with_derived
 from prefbench.leaderboard import Gathered, Group, Measured, find_baseline, row_order
 from prefbench.provenance import run_folder
@@ -42,10 +44,19 @@ class Rows:
         return [row for row in self.rows if not methods or row.method in methods]
 
     def tasks_with(self, row: str, numbers: Sequence[Number]) -> Iterator[Measured]:
-        """What a row gave on each task that has all of some numbers, in the table's order."""
+        """What a row gave on each task that has all of some numbers, in the table's order.
+
+        Of tasks with the same items, such as pairs with and without their reference, the first.
+        """
+        before: list[Measured] = []
         for group in self.groups:
             one = self.cells.get((row, group))
-            if one and one.sure is None and all(number.is_in(one) for number in numbers):
+            if one is None or one.sure is not None:
+                continue
+            if not all(number.is_in(one) for number in numbers):
+                continue
+            if not any(_are_alike(one, other) for other in before):
+                before.append(one)
                 yield one
 
     def other(self, row: Checkpoint, to: str) -> tuple[str | None, str]:
@@ -65,7 +76,9 @@ class Rows:
         if len(found) == 1:
             return found[0], ""
         title = METHODS.get(to, to)
-        return None, f"there are {len(found)} {title} rows" if found else f"no {title} row"
+        return None, (
+            f"there are {len(found)} {title} rows" if found else f"no {title} row was measured"
+        )
 
     def source(self, row: Checkpoint) -> Checkpoint | None:
         """The row that a row was tuned from, where that was measured."""
@@ -77,6 +90,17 @@ class Rows:
             if named and one.name in with_cells and one.name != row.name:
                 return one
         return None
+
+
+def _are_alike(one: Measured, other: Measured) -> bool:
+    """Whether all that two tasks have in common is the same, but for the engine's rounding."""
+    if not np.array_equal(one.items, other.items):
+        return False
+    names = one.quantities.keys() & other.quantities.keys()
+    return all(
+        np.allclose(one.quantities[name], other.quantities[name], 1e-4, 1e-4, equal_nan=True)
+        for name in names
+    )
 
 
 def title_of(name: str, rows: Sequence[Checkpoint]) -> str:

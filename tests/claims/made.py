@@ -17,9 +17,7 @@ N = 200
 def row(name: str, method: str | None = None, **facts: Any) -> Checkpoint:
     """A checkpoint in `/zoo`."""
     method = method or name
-    return Checkpoint(
-        name, Path("/zoo") / name, "ready", method=method, fingerprint=name, **facts
-    )
+    return Checkpoint(name, Path("/zoo") / name, "ready", method=method, fingerprint=name, **facts)
 
 
 def cell(name: str, group: str, quantities: Mapping[str, Any], **more: Any) -> Measured:

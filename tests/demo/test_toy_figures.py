@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from prefbench.demo.toys.actions import ipo_optimum
@@ -15,9 +14,9 @@ from prefbench.demo.toys.entangled import turning_point
 from prefbench.demo.toys.findings import PROBABILITIES, Toys, work_out
 from prefbench.errors import InputError
 from prefbench.report.figures.palette import colour_of
-from prefbench.report.figures.sheet import SPREAD, TALLEST, Drawing, typeset
+from prefbench.report.figures.sheet import Drawing
 from prefbench.report.figures.toys.draw import draw_toys, figures_of_toys
-from tests.report.figures.test_draw import texts, titled
+from tests.report.figures.looking import is_legible, titled
 
 NAMES = [
     "toy_three_actions",
@@ -114,24 +113,7 @@ def test_dots_are_steps_that_were_taken(toys: Toys, drawings: list[Drawing]) -> 
 def test_words_stand_on_the_sheet_and_apart(drawings: list[Drawing]) -> None:
     assert [one.name for one in drawings] == NAMES
     for one in drawings:
-        width, height = one.figure.get_size_inches()
-        assert width <= SPREAD
-        assert height <= TALLEST
-        with typeset():
-            renderer = FigureCanvasAgg(one.figure).get_renderer()
-            one.figure.draw(renderer)
-            found = [(text, text.get_window_extent(renderer)) for text in texts(one.figure)]
-        whole = one.figure.bbox
-        for i, (text, box) in enumerate(found):
-            assert text.get_fontsize() >= 7
-            assert whole.x0 - 0.5 <= box.x0 <= box.x1 <= whole.x1 + 0.5, (one.name, text)
-            assert whole.y0 - 0.5 <= box.y0 <= box.y1 <= whole.y1 + 0.5, (one.name, text)
-            for other, there in found[:i]:
-                apart = (
-                    box.x1 <= there.x0 + 0.5 or there.x1 <= box.x0 + 0.5
-                    or box.y1 <= there.y0 + 0.5 or there.y1 <= box.y0 + 0.5
-                )  # fmt: skip
-                assert apart, (one.name, text.get_text(), other.get_text())
+        is_legible(one)
 
 
 def test_captions_say_what_is_ours(drawings: list[Drawing]) -> None:

@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator
 
 from prefbench.demo.toys.curves import BEFORE, Surface
 from prefbench.demo.toys.findings import PROBABILITIES, Toys
+from prefbench.report.figures.keys import draw_keys, height_of, keys_of, stroke
 from prefbench.report.figures.palette import colour_of
 from prefbench.report.figures.sheet import (
     FAINT,
@@ -21,12 +22,11 @@ from prefbench.report.figures.sheet import (
     number,
     panel,
 )
-from prefbench.report.figures.toys.strokes import KEY, dots, draw_key, key_lines, stroke
 from prefbench.report.figures.wording import SIZE
 from prefbench.stats.bootstrap import Array
 
 _LEFT, _RIGHT, _TITLE, _BOTTOM = 0.46, 0.1, 0.22, 0.38
-_HEIGHT, _KEY = 1.9, 0.08
+_HEIGHT = 1.9
 _HELD = len(PROBABILITIES) // 2
 """Where one probability is held while the other changes: one half."""
 _LEVELS = (0.25, 0.5, 1, 2)
@@ -100,11 +100,10 @@ def _two_panels(
     limits: tuple[tuple[float, float], tuple[float, float]],
     labels: tuple[str, str],
 ) -> Figure:
-    titles = [one.loss.title for one in surfaces]
-    methods = [one.loss.method for one in surfaces]
-    top = KEY * len(key_lines(titles, SPREAD - _KEY)) + 0.06
+    keys = keys_of([(one.loss.title, one.loss.method) for one in surfaces], SPREAD)
+    top = height_of(keys)
     figure = blank(SPREAD, top + _TITLE + _HEIGHT + _BOTTOM)
-    draw_key(figure, titles, methods, _KEY)
+    draw_keys(figure, keys)
     names = ("chosen", "rejected")
     wide = SPREAD / 2
     for at, (side, limit) in enumerate(zip(sides, limits, strict=True)):
@@ -112,13 +111,8 @@ def _two_panels(
         axes.set_title(f"P({names[1 - at]}) = {BEFORE:g}", loc="left", pad=4)
         axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
         for i, one in enumerate(surfaces):
-            line = side(one)
-            axes.plot(PROBABILITIES, line, **stroke(one.loss.method))
-            some = slice(2 * i, None, 18)
-            axes.plot(
-                PROBABILITIES[some], line[some],
-                **stroke(one.loss.method) | dots(one.loss.method) | {"linestyle": "none"},
-            )  # fmt: skip
+            # Marks set off against each other: some lines lie on one another.
+            axes.plot(PROBABILITIES, side(one), markevery=(2 * i, 18), **stroke(one.loss.method))
         axes.set_xlim(0, 1)
         axes.set_ylim(*limit)
         even_ticks(axes.xaxis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prefbench.demo.toys.findings import Toys
+from prefbench.report.figures.keys import draw_keys, height_of, keys_of, stroke
 from prefbench.report.figures.sheet import (
     COLUMN,
     FAINT,
@@ -13,7 +14,6 @@ from prefbench.report.figures.sheet import (
     even_ticks,
     panel,
 )
-from prefbench.report.figures.toys.strokes import KEY, dots, draw_key, key_lines, stroke
 
 _LEFT, _RIGHT, _BOTTOM = 0.46, 0.1, 0.38
 _HEIGHT = 1.9
@@ -21,20 +21,19 @@ _HEIGHT = 1.9
 
 def shared_token(toys: Toys) -> Drawing:
     """One panel: known slopes as lines, those of autograd as marks, zeros as rings."""
-    titles = [one.law.title for one in toys.slopes]
-    methods = [one.law.method for one in toys.slopes]
-    top = KEY * len(key_lines(titles, COLUMN - _LEFT)) + 0.1
+    keys = keys_of([(one.law.title, one.law.method) for one in toys.slopes], COLUMN)
+    top = height_of(keys) + 0.04
     figure = blank(COLUMN, top + _HEIGHT + _BOTTOM)
-    draw_key(figure, titles, methods, _LEFT)
+    draw_keys(figure, keys)
     axes = panel(figure, _LEFT, top, COLUMN - _LEFT - _RIGHT, _HEIGHT)
     axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     whole = np.linspace(0, 1, 101)
     for i, one in enumerate(toys.slopes):
-        axes.plot(whole, one.law.slope(whole), **stroke(one.law.method))
+        axes.plot(whole, one.law.slope(whole), **stroke(one.law.method) | {"marker": "None"})
         some = slice(4 * i, None, 16)  # set off against each other: some lines meet
         axes.plot(
             one.probabilities[some], one.slopes[some],
-            **stroke(one.law.method) | dots(one.law.method) | {"linestyle": "none"},
+            **stroke(one.law.method) | {"linestyle": "none"},
         )  # fmt: skip
         if one.law.rests is not None:
             axes.plot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -239,8 +239,3 @@ def reference_facts(reference: Checkpoint | None) -> dict[str, Any] | None:
         "path": str(reference.path),
         "fingerprint": reference.fingerprint,
     }
-
-
-def due(cells: Sequence[PlannedCell]) -> Iterator[PlannedCell]:
-    """Each cell once."""
-    yield from {cell.cell: cell for cell in cells}.values()

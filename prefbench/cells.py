@@ -283,6 +283,14 @@ def _engine_for(task: Task, asked: str) -> str:
     return "vllm" if task.kind == "generate_until" and installed() else "hf"
 
 
+def once(cells: Sequence[PlannedCell]) -> dict[str, PlannedCell]:
+    """Each cell under its name, as the first that asks for it: several tasks may ask the same."""
+    found: dict[str, PlannedCell] = {}
+    for cell in cells:
+        found.setdefault(cell.cell, cell)
+    return found
+
+
 class Unit(NamedTuple):
     """Cells of one task that are measured together, and the group whose engines are open then."""
 

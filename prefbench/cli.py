@@ -14,6 +14,7 @@ import typer
 from prefbench import __version__
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.report import (
+    claims,
     compare,
     gate,
     imported,
@@ -416,8 +417,8 @@ def doctor(
 
 
 @app.command(
-    epilog="Examples: prefbench demo · prefbench demo --llm-judge · "
-    "prefbench demo --only-train zoo/"
+    epilog="Examples: prefbench demo · prefbench demo --llm-judge · prefbench demo --preference · "
+    "prefbench demo --toys · prefbench demo --only-train zoo/"
 )
 def demo(
     directory: Annotated[Path, typer.Argument(help="Where to put everything.")] = Path("demo"),
@@ -431,13 +432,29 @@ def demo(
             help="Judge by a small language model, too: behind a `vllm serve` on this machine.",
         ),
     ] = False,
+    preference: Annotated[
+        bool,
+        typer.Option(
+            "--preference",
+            help="Measure what tuning did, and say which of the literature's claims hold here.",
+        ),
+    ] = False,
+    toys: Annotated[
+        bool,
+        typer.Option("--toys", help="Work out and draw toys whose answers are known; train none."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the made-up world and of training.")] = 0,
     format_: TableForm = Form.text,
 ) -> None:
-    """Train eight small checkpoints in a made-up world, measure them, show the table.
+    """Train small checkpoints by ten methods in a made-up world, measure them, show the table.
 
     Needs no GPU, no key and no network; what is there already is used again.
     """
+    if toys:
+        from prefbench.report.toys import show_toys
+
+        show_toys(directory / "toys")
+        return
     from prefbench.demo.training import train_zoo
     from prefbench.report.progress import showing, zoo_progress
 
@@ -450,19 +467,23 @@ def demo(
     checkpoints, data, results = (directory / name for name in ("checkpoints", "data", "results"))
     if only_train:
         print(
-            f"eight checkpoints: {checkpoints}\nmeasure them with:\n  "
+            f"checkpoints by ten methods: {checkpoints}\nmeasure them with:\n  "
             f"prefbench run {checkpoints} --final --suite demo --mirror {data}"
         )
         return
     settings = _settings(engine="hf")  # the embedded one: the same numbers on every machine
     outcome = _run(
         [checkpoints],
-        tasks=["demo"],
+        tasks=["demo_preference" if preference else "demo"],
         results=results,
         settings=settings,
         mirrors=[data],
         final_only=True,
     )
+    if preference:
+        claims.claims(results, readings=True)
+        _report(outcome, results)
+        return
     if llm_judge:
         from prefbench.demo.court import judge_by_both
 
@@ -475,6 +496,7 @@ def demo(
 app.command(epilog=table.EXAMPLES)(table.table)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=why.EXAMPLES)(why.why)
+app.command(epilog=claims.EXAMPLES)(claims.claims)
 app.command(epilog=publish.EXAMPLES)(publish.report)
 app.command(cls=gate.GateCommand, epilog=gate.EXAMPLES)(gate.gate)
 app.command(epilog=trajectory.EXAMPLES)(trajectory.trajectory)

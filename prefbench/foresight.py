@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefbench import data
-from prefbench.cells import PlannedCell, Settings
+from prefbench.cells import PlannedCell, Settings, once
 from prefbench.comparisons import Judging, PlannedComparison
 from prefbench.judges.budget import estimate
 from prefbench.judges.judge import Ask, Turn, key_of
@@ -81,10 +81,11 @@ def foresee(
         final_only=final_only,
     )
     store = Store(results, create=False) if (results / "store.json").exists() else None
+    unique = once([*cells, *beside.cells, *beside.later])
     todo = {
-        cell.cell: cell.title
-        for cell in [*cells, *beside.cells, *beside.later]
-        if not cell.planned.missing and not (store and store.is_sealed(cell.cell))
+        name: cell.title
+        for name, cell in unique.items()
+        if not cell.planned.missing and not (store and store.is_sealed(name))
     }
     left = {
         one.cell: one
@@ -100,7 +101,7 @@ def foresee(
     return Foresight(
         checkpoints={c.name: c.reason or c.state for c in checkpoints},
         to_measure=tuple(todo.values()),
-        n_measured=len({c.cell for c in [*cells, *beside.cells, *beside.later]}) - len(todo),
+        n_measured=len(unique) - len(todo),
         n_judged=len({one.cell for one in comparisons}) - len(left),
         bills=tuple(_bill(members, store, asked) for members in by_judge.values()),
         reasons=tuple(dict.fromkeys(reason for reason in missing if reason)),

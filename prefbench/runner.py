@@ -23,6 +23,7 @@ from prefbench.cells import (
     find,
     mirror_places,
     missing_data,
+    once,
     plan_cells,
     plan_tasks,
 )
@@ -108,8 +109,7 @@ def run(
     checkpoints, cells, comparisons, beside, references = planned
     store = Store(results)
     plan = _write_plan(store, planned)
-    first = {cell.cell: cell for cell in [*cells, *beside.cells]}
-    unique = {**first, **{cell.cell: cell for cell in beside.later}}
+    unique = once([*cells, *beside.cells, *beside.later])
     analyses = {one.cell: one for one in beside.analyses if not one.missing}
     to_judge = {one.cell: one for one in comparisons if not one.answers.planned.missing}
     done = tuple(name for name in unique if store.is_sealed(name))

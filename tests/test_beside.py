@@ -1,0 +1,309 @@
+"""What is measured beside a reference, from directories to numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import prefbench.analysing
+import prefbench.work
+from prefbench.cells import Settings, find
+from prefbench.comparisons import Judging
+from prefbench.errors import InputError, PrefbenchError
+from prefbench.foresight import foresee
+from prefbench.references import UNKNOWN, find_references
+from prefbench.report.collect import collect, gather
+from prefbench.runner import Outcome, run
+from prefbench.store import Store
+
+FEW = Settings(limit=5, batch_size=2, engine="hf")
+MARGINS, GRADIENTS = "demo_arithmetic_margins", "demo_arithmetic_gradients"
+SAMPLES, CANDIDATES = "demo_samples", "demo_candidates"
+
+
+@pytest.fixture
+def runs(small_zoo: Path, tmp_path: Path) -> Path:
+    """DPO beside nothing: what it was tuned from lies elsewhere."""
+    zoo = tmp_path / "zoo"
+    for name in ("checkpoints/sft", "checkpoints/dpo", "base"):
+        shutil.copytree(small_zoo / name, zoo / name, ignore=shutil.ignore_patterns("checkpoint-*"))
+    (tmp_path / "runs").mkdir()
+    shutil.move(zoo / "checkpoints" / "dpo", tmp_path / "runs" / "dpo")
+    refer(tmp_path / "runs", "../../zoo/checkpoints/sft")
+    return tmp_path / "runs"
+
+
+def refer(runs: Path, place: str) -> None:
+    """Says what DPO was tuned from."""
+    (runs / "dpo" / "prefbench.yaml").write_text(f"method: dpo\nreference: {place}\n")
+
+
+def measure(runs: Path, zoo: Path, *tasks: str, **more: Any) -> Outcome:
+    return run(
+        more.pop("roots", runs),
+        tasks=tasks,
+        results=runs.parent / "results",
+        settings=more.pop("settings", FEW),
+        mirrors=[zoo / "data"],
+        final_only=True,
+        **more,
+    )
+
+
+def quantities(runs: Path, task: str, name: str = "dpo") -> dict[str, Any]:
+    gathered = gather(runs.parent / "results")
+    [found] = [
+        one for one in gathered.measured if one.checkpoint == name and one.group.startswith(task)
+    ]
+    return dict(found.quantities)
+
+
+def summed(folder: Path, prompt: str, text: str) -> float:
+    """Log-prob of a response by transformers alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    start = tokenizer(prompt).input_ids
+    end = [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    with torch.no_grad():
+        logps = model(torch.tensor([start + end])).logits[0, :-1].log_softmax(-1)
+    behind = logps[len(start) - 1 :]
+    return float(behind.gather(1, torch.tensor(end)[:, None]).double().sum())
+
+
+def test_margins_are_those_of_both_models_by_hand(runs: Path, small_zoo: Path) -> None:
+    outcome = measure(runs, small_zoo, MARGINS)
+    assert not outcome.failed
+    found = quantities(runs, MARGINS)
+    lines = (small_zoo / "data" / "arithmetic-pairs" / "test.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines[:5]]
+    places = {"dpo": runs / "dpo", "sft": runs.parent / "zoo" / "checkpoints" / "sft"}
+    by_hand = {
+        (who, side): np.array([summed(place, row["prompt"], row[side]) for row in rows])
+        for who, place in places.items()
+        for side in ("chosen", "rejected")
+    }
+    for side in ("chosen", "rejected"):
+        change = by_hand["dpo", side] - by_hand["sft", side]
+        assert found[f"logps/{side}"] == pytest.approx(by_hand["dpo", side], abs=1e-3)
+        assert found[f"delta_{side}"] == pytest.approx(change, abs=1e-3)
+        assert found[f"rewards/{side}"] == pytest.approx(0.1 * change, abs=1e-4)
+    assert set(found["displaced"]) <= {0.0, 1.0}
+    # Pairs' own metrics come from the same pass.
+    assert found["sum_logp_chosen"] == pytest.approx(found["logps/chosen"])
+    assert np.isfinite(found["ches"]).all()
+
+
+def test_pairs_are_scored_once_for_all_that_ask_them(
+    runs: Path, small_zoo: Path, monkeypatch: Any
+) -> None:
+    first = measure(runs, small_zoo, "demo_arithmetic_pairs", MARGINS)
+    assert len(first.measured) == 3  # dpo, its reference, and the margins
+    asked = []
+    true = prefbench.work.Work._measure_cell
+    monkeypatch.setattr(
+        prefbench.work.Work,
+        "_measure_cell",
+        lambda self, *rest: asked.append(rest[0].title) or true(self, *rest),
+    )
+    second = measure(runs, small_zoo, "demo_arithmetic_pairs", MARGINS, GRADIENTS)
+    assert asked == [f"dpo × {GRADIENTS}: gradients"]
+    assert len(second.done) == 3
+    third = measure(runs, small_zoo, "demo_arithmetic_pairs", MARGINS, GRADIENTS)
+    assert third.measured == ()
+    assert len(asked) == 1
+
+
+def test_a_checkpoint_beside_itself_has_not_moved(runs: Path, small_zoo: Path) -> None:
+    settings = dataclasses.replace(FEW, reference=str(runs / "dpo"))
+    roots = [runs, runs.parent / "zoo" / "checkpoints"]
+    measure(runs, small_zoo, MARGINS, roots=roots, settings=settings)
+    own = quantities(runs, MARGINS, "runs/dpo")  # beside what it was tuned from
+    assert np.abs(own["delta_chosen"]).max() > 0
+    shutil.copytree(runs / "dpo", runs / "copy")
+    measure(runs, small_zoo, MARGINS, settings=settings)
+    copied = quantities(runs, MARGINS, "copy")
+    assert not copied["delta_chosen"].any()
+    assert (copied["unmoved"] == 1).all()
+    assert copied["loss/dpo"] == pytest.approx(math.log(2))
+    assert not copied["rewards/margins"].any()
+
+
+def test_gradients_come_with_the_conditions_and_an_observed_step(
+    runs: Path, small_zoo: Path
+) -> None:
+    outcome = measure(runs, small_zoo, GRADIENTS)
+    assert not outcome.failed
+    found = quantities(runs, GRADIENTS)
+    assert (np.abs(found["cosine"]) <= 1).all()
+    assert found["inner"] == pytest.approx(
+        found["cosine"] * found["norm_chosen"] * found["norm_rejected"]
+    )
+    rises = found["norm_chosen"] ** 2 > found["inner"]
+    assert (found["chosen_rises/dpo"] == rises).all()  # d_w = d_l
+    known = ~np.isnan(found["chosen_agrees"])
+    assert known.any()
+    assert found["chosen_agrees"][known].mean() > 0.5
+    assert (found["in@low_edit"] == (found["edit_distance"] < 0.1)).all()
+    manifest = next(
+        m
+        for path in (runs.parent / "results" / "cells").iterdir()
+        if (m := Store(runs.parent / "results").manifest(path.name)) and m["work"] == "gradients"
+    )
+    assert manifest["identity"]["objective"] == "dpo"
+    assert manifest["beside"]["name"] == "sft"
+    assert any("gradients of" in note for note in manifest["engine"]["notes"])
+
+
+def test_what_was_asked_before_a_kill_is_not_asked_again(
+    runs: Path, small_zoo: Path, monkeypatch: Any
+) -> None:
+    from prefbench.measures.beside import PairProbe
+
+    monkeypatch.setattr(prefbench.work, "PAIRS_AT_ONCE", 2)
+    seen: list[int] = []
+    true = PairProbe.ask
+
+    def ask(self: PairProbe, batch: Any) -> Any:
+        if len(seen) >= 4:
+            raise KeyboardInterrupt
+        seen.extend(batch)
+        return true(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairProbe, "ask", ask)
+        with pytest.raises(KeyboardInterrupt):
+            measure(runs, small_zoo, GRADIENTS)
+    again: list[int] = []
+    monkeypatch.setattr(
+        PairProbe, "ask", lambda self, batch: again.extend(batch) or true(self, batch)
+    )
+    measure(runs, small_zoo, GRADIENTS)
+    assert seen == [0, 1, 2, 3]
+    assert again == [4]
+
+
+def test_a_divergence_is_that_of_what_the_checkpoint_itself_drew(
+    runs: Path, small_zoo: Path
+) -> None:
+    outcome = measure(runs, small_zoo, SAMPLES)
+    assert not outcome.failed
+    found = quantities(runs, SAMPLES)
+    assert np.isfinite(found["kl"]).all()
+    assert found["kl_per_token"] == pytest.approx(found["kl"] / found["n_tokens"])
+    settings = dataclasses.replace(FEW, reference=str(runs / "dpo"))
+    shutil.copytree(runs / "dpo", runs / "copy")
+    measure(runs, small_zoo, SAMPLES, settings=settings)
+    assert quantities(runs, SAMPLES, "copy")["kl"] == pytest.approx(0, abs=1e-9)
+
+
+def test_candidates_are_ranked_beside_a_reward_models_scores(runs: Path, small_zoo: Path) -> None:
+    outcome = measure(runs, small_zoo, CANDIDATES)
+    assert not outcome.failed
+    found = quantities(runs, CANDIDATES)
+    assert (np.abs(found["kendall_tau"]) <= 1).all()
+    assert (found["n_candidates"] > 2).all()
+    assert measure(runs, small_zoo, CANDIDATES).measured == ()
+
+
+def test_without_a_reference_the_table_says_so_and_the_rest_goes_on(
+    runs: Path, small_zoo: Path
+) -> None:
+    roots = [runs, runs.parent / "zoo" / "checkpoints"]
+    outcome = measure(runs, small_zoo, MARGINS, GRADIENTS, roots=roots)
+    assert not outcome.failed
+    board = collect(runs.parent / "results")
+    sft = next(row for row in board.rows if row.method == "sft")
+    column = next(c for c in board.columns if c.group.task == MARGINS)
+    assert board.reason(sft, column) == UNKNOWN
+    alone = quantities(runs, GRADIENTS, sft.name)  # gradients need none
+    assert np.isfinite(alone["cosine"]).all()
+    assert "chosen_rises/dpo" not in alone
+    assert "chosen_rises/sft" in alone
+
+
+def test_a_reference_that_is_gone_is_said_by_its_place(runs: Path, small_zoo: Path) -> None:
+    refer(runs, "../gone")
+    measure(runs, small_zoo, MARGINS)
+    board = collect(runs.parent / "results")
+    assert "is not on this machine" in str(board.reason(board.rows[0], board.columns[0]))
+
+
+def test_a_reference_that_fails_takes_nothing_else_down(runs: Path, small_zoo: Path) -> None:
+    sft = runs.parent / "zoo" / "checkpoints" / "sft"
+    config = json.loads((sft / "config.json").read_text())
+    (sft / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
+    outcome = measure(runs, small_zoo, MARGINS, "demo_arithmetic_pairs")
+    assert set(outcome.failed) == {f"sft × {MARGINS}", f"dpo × {MARGINS}"}
+    assert "is needed" in outcome.failed[f"dpo × {MARGINS}"]
+    assert len(outcome.measured) == 1
+
+
+def test_a_reference_that_read_other_texts_is_refused(
+    runs: Path, small_zoo: Path, monkeypatch: Any
+) -> None:
+    true = prefbench.analysing.Analyst._manifest
+
+    def other(self: Any, needed: Any) -> dict[str, Any]:
+        manifest = true(self, needed)
+        return {**manifest, "items": "others"} if needed.checkpoint.name == "sft" else manifest
+
+    monkeypatch.setattr(prefbench.analysing.Analyst, "_manifest", other)
+    outcome = measure(runs, small_zoo, MARGINS)
+    assert "chat templates" in outcome.failed[f"dpo × {MARGINS}"]
+
+
+@pytest.mark.parametrize("wanted", ["nobody", "sft"])
+def test_a_reference_that_is_not_there_or_unclear_is_refused(
+    runs: Path, wanted: str, small_zoo: Path
+) -> None:
+    roots = [small_zoo / "checkpoints" / "sft", runs.parent / "zoo" / "checkpoints"]
+    checkpoints = find([Path(one) for one in roots], FEW, final_only=True)
+    with pytest.raises(InputError, match=wanted):
+        find_references(checkpoints, wanted=wanted)
+
+
+def test_foresight_counts_what_is_needed_of_references(runs: Path, small_zoo: Path) -> None:
+    arguments: dict[str, Any] = {
+        "tasks": [MARGINS, GRADIENTS, SAMPLES],
+        "results": runs.parent / "results",
+        "settings": FEW,
+        "judging": Judging(),
+        "mirrors": [small_zoo / "data"],
+        "final_only": True,
+    }
+    titles = foresee([runs], **arguments).to_measure
+    assert f"sft × {MARGINS}" in titles
+    assert len(titles) == len(set(titles)) == 6
+    assert f"dpo × {GRADIENTS}: gradients" in titles
+    assert f"sft × {SAMPLES}: samples scored" in titles
+
+
+def test_two_engines_at_once_do_the_same(runs: Path, small_zoo: Path) -> None:
+    measure(runs, small_zoo, MARGINS, GRADIENTS)
+    alone = {task: quantities(runs, task) for task in (MARGINS, GRADIENTS)}
+    shutil.rmtree(runs.parent / "results")
+    settings = dataclasses.replace(FEW, data_parallel_size=2, device="cpu")
+    outcome = measure(runs, small_zoo, MARGINS, GRADIENTS, settings=settings)
+    assert not outcome.failed
+    for task, found in alone.items():
+        for name, values in quantities(runs, task).items():
+            assert values == pytest.approx(found[name], nan_ok=True, rel=1e-4, abs=1e-4), name
+
+
+def test_gradients_are_refused_of_an_endpoint(runs: Path, small_zoo: Path) -> None:
+    settings = dataclasses.replace(FEW, engine="server", base_url="http://127.0.0.1:9/v1")
+    try:
+        measure(runs, small_zoo, GRADIENTS, settings=settings)
+    except PrefbenchError:
+        pytest.fail("one refused task ended the run")
+    board = collect(runs.parent / "results")
+    assert "engine hf" in str(board.reason(board.rows[0], board.columns[0]))

@@ -42,7 +42,5 @@ def verdict(findings: Sequence[Finding]) -> str:
         said += f", {against} contradict it." if against else "."
     if others:
         alike = sum(one.state == "ok" for one in beside if one not in exact)
-        said += (
-            f" Of {others} on other pairs, where only signs and trends tell, {alike} go with it."
-        )
+        said += f" Of {others} on other pairs, by signs and trends alone, {alike} go with it."
     return said

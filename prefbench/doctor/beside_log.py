@@ -20,6 +20,7 @@ from prefbench.doctor.training_log import (
     NAMES,
     REJECTED,
     ROUNDING,
+    TRAINING,
     Entry,
     TrainingLog,
 )
@@ -194,7 +195,11 @@ def on_other_pairs(log: TrainingLog, one: Step, before: Step | None) -> Finding:
     told, doubtful = [], False
     for key in _both(entry, one):
         alike = _signs(key, entry.values[key], one)
-        same = _trend(key, entry, earlier, one, before) if before and earlier else None
+        same = None
+        if before and earlier:
+            change = entry.values[key] - earlier.values.get(key, math.nan)
+            clear = abs(change) > _noise(log, name, key)
+            same = _trend(key, change, one, before) if clear else None
         if said := [part for part in (alike, same) if part]:
             told.append(f"{key} {', '.join(part.text for part in said)}")
             doubtful = doubtful or any(part.doubtful for part in said)
@@ -244,11 +249,23 @@ def _estimate(key: str, one: Step) -> Estimate:
     )
 
 
-def _trend(key: str, entry: Entry, earlier: Entry, one: Step, before: Step) -> _Said | None:
+def _noise(log: TrainingLog, name: str, key: str) -> float:
+    """How much two entries may differ by for the pairs that each happened to have.
+
+    Twice the standard deviation of the step from one entry to the next; infinite where there are
+    too few. Evaluations have the same pairs each time.
+    """
+    if name != TRAINING:
+        return 0.0
+    series = [one.values[key] for one in log.sets[name] if key in one.values]
+    steps = np.diff([value for value in series if math.isfinite(value)])
+    return 2 * float(steps.std(ddof=1)) if len(steps) > 2 else math.inf
+
+
+def _trend(key: str, change: float, one: Step, before: Step) -> _Said | None:
     """Whether a value went the same way in the log as it did where it was measured, if clearly."""
     quantity = one.quantity(key)
-    start = earlier.values.get(key, math.nan)
-    if quantity is None or before.quantity(key) != quantity or not math.isfinite(start):
+    if quantity is None or before.quantity(key) != quantity:
         return None
     items, clusters = all_items([before.measured, one.measured])
     first, second = (table_of(each.measured, [quantity, "1"], items) for each in (before, one))
@@ -260,9 +277,9 @@ def _trend(key: str, entry: Entry, earlier: Entry, one: Step, before: Step) -> _
         metric_named(key).statistic,
         resampling=Resampling(clusters, n_resamples=N_RESAMPLES, seed=0),
     )
-    if not (moved.low > 0 or moved.high < 0) or entry.values[key] == start:
+    if not (moved.low > 0 or moved.high < 0):
         return None
-    alike = (entry.values[key] > start) == (moved.value > 0)
+    alike = (change > 0) == (moved.value > 0)
     way = "up" if moved.value > 0 else "down"
     logged = "too" if alike else "the other way"
     return _Said(f"measured {way} from step {before.step}, logged {logged}", not alike)

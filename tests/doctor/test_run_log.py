@@ -322,16 +322,13 @@ def measured_values(n=200, **means):
 
 
 def test_training_batches_are_compared_by_sign_interval_and_trend(tmp_path):
-    run = log(
-        tmp_path / "run",
-        [
-            {"rewards/chosen": -0.1, "rewards/rejected": -0.2, "logps/chosen": -9.0, "step": 5},
-            {"rewards/chosen": 0.3, "rewards/rejected": -0.9, "logps/chosen": -8.0, "step": 12},
-        ],
-    )
-    names = {"rewards/chosen": -0.1, "rewards/rejected": -0.2, "logps/chosen": -30.0}
+    logged = [(1, -0.1, -0.2, -9.1), (3, -0.12, -0.25, -8.9), (5, -0.1, -0.2, -9.0)]
+    logged += [(8, 0.05, -0.5, -8.6), (10, 0.2, -0.7, -8.3), (12, 0.3, -0.9, -8.0)]
+    names = "step", "rewards/chosen", "rewards/rejected", "logps/chosen"
+    run = log(tmp_path / "run", [dict(zip(names, each, strict=True)) for each in logged])
+    first = {"rewards/chosen": -0.1, "rewards/rejected": -0.2, "logps/chosen": -30.0}
     later = {"rewards/chosen": -0.5, "rewards/rejected": -0.89, "logps/chosen": -29.0}
-    given = gathered(run, {5: measured_values(**names), 13: measured_values(**later)})
+    given = gathered(run, {5: measured_values(**first), 13: measured_values(**later)})
     found = by_name(examine_run(run, given))
     first = found["measured", "pairs, dpo/checkpoint-5"]
     assert first.state == "ok"
@@ -344,6 +341,23 @@ def test_training_batches_are_compared_by_sign_interval_and_trend(tmp_path):
     assert "(inside), measured down from step 5, logged too" in told["rewards/rejected"]
     # Log-probs of other texts are of another size, which says nothing; how they moved does.
     assert told["logps/chosen"] == "measured up from step 5, logged too"
+
+
+def test_a_step_of_the_log_that_is_noise_is_no_trend(tmp_path):
+    """Batches have other pairs each time: what they differ by says nothing of the checkpoint."""
+    rng = np.random.default_rng(0)
+    entries = [
+        {"rewards/rejected": -0.6 + 0.1 * rng.normal(), "step": step} for step in range(1, 31)
+    ]
+    entries[9]["rewards/rejected"], entries[29]["rewards/rejected"] = -0.65, -0.6
+    run = log(tmp_path / "run", entries)
+    values = {
+        10: measured_values(**{"rewards/rejected": -0.2}),
+        30: measured_values(**{"rewards/rejected": -0.3}),
+    }
+    one = by_name(examine_run(run, gathered(run, values)))["measured", "pairs, dpo/checkpoint-30"]
+    assert one.state == "ok"
+    assert "measured down" not in one.detail
 
 
 def test_pairs_without_a_reference_have_log_probs_to_compare(tmp_path):

@@ -203,4 +203,9 @@ def with_derived(one: Measured) -> Measured:
     }
     if {"chosen_rises/dpo", "rejected_falls/dpo"} <= given.keys():
         more["both_fall/dpo"] = (1 - given["chosen_rises/dpo"]) * given["rejected_falls/dpo"]
+    elif {"inner", "norm_chosen", "norm_rejected"} <= given.keys():
+        # DPO weighs both gradients alike: its condition needs no reference (2410.13828, case 2).
+        inner, squares = given["inner"], [given[f"norm_{t}"] ** 2 for t in ("chosen", "rejected")]
+        fall = ((inner > squares[0]) & (inner < squares[1])).astype(float)
+        more["both_fall/dpo"] = np.where(np.isnan(inner), np.nan, fall)
     return replace(one, quantities={**given, **more}) if more else one

@@ -185,6 +185,7 @@ def _rewards(one: _Read) -> Iterator[str]:
                 "below": "fewer than half right on",
                 None: "perhaps half right on",
             },
+            brief=True,
         )
 
 
@@ -264,6 +265,7 @@ def _gradients(one: _Read) -> Iterator[str]:
                 "below": "less often than not on",
                 None: "perhaps as often as not on",
             },
+            brief=True,
         )
 
 
@@ -299,16 +301,28 @@ def _summed_up(
     words: Mapping[str | None, str],
     *,
     signed: bool = False,
+    brief: bool = False,
 ) -> Iterator[str]:
-    """One sentence about a number on several tasks, those alike together."""
+    """One sentence about a number on several tasks, those alike together.
+
+    `brief` tells of those alike the least and the largest value alone.
+    """
     parts = []
     for side in ("above", "below", None, "same"):
-        tasks = [
-            f"{task} ({told(value, unit, neutral=neutral, signed=signed)})"
+        alike = {
+            task: value
             for task, value in found.items()
             if ("same" if _is_same(value, neutral, words) else _side(value, neutral)) == side
-        ]
-        if tasks:
+        }
+        said = {
+            task: told(value, unit, neutral=neutral, signed=signed) for task, value in alike.items()
+        }
+        if brief and len(said) > 1:
+            ends = sorted(alike, key=lambda task: alike[task].value)
+            numbers = f"from {said[ends[0]]} to {said[ends[-1]]}"
+            parts.append(f"{words[side]} {_list(list(said))} ({numbers})")
+        elif said:
+            tasks = [f"{task} ({number})" for task, number in said.items()]
             parts.append(f"{words[side]} {_list(tasks)}")
     if parts:
         yield f"{what} {'; '.join(parts)}."

@@ -59,8 +59,13 @@ def numbers_of(found: Finding, title: Callable[[str], str]) -> str:
     match question:
         case Beyond():
             unit = question.number.metric.unit
-            neutral = f"{100 * found.neutral:g} %" if unit == "percent" else f"{found.neutral:g}"
-            value = told(found.estimate, unit, neutral=found.neutral)
+            percent = unit == "percent"
+            neutral = f"{found.neutral:g}"
+            if percent and found.neutral:
+                neutral = f"{100 * found.neutral:g} %"
+            # Beside 0 stand differences: of shares they are points.
+            points = percent and not found.neutral
+            value = told(found.estimate, unit, neutral=found.neutral, signed=points)
             return f"{question.number.name} {value}, beside {neutral}"
         case Change() | Between():
             unit = question.number.metric.unit

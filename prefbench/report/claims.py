@@ -25,7 +25,8 @@ class ClaimsForm(StrEnum):
 def claims(
     results: ResultsFolder = Path("results"),
     claim: Annotated[
-        list[str], typer.Option("--claim", help="Only this claim; several may be given.")
+        list[str],
+        typer.Option("--claim", help="Show this claim; several may be given. All are tested."),
     ] = [],  # noqa: B006  # typer's way
     task: OnlyTasks = [],  # noqa: B006
     baseline: Baseline = None,
@@ -54,13 +55,10 @@ def claims(
     from prefbench.report.collect import gather
     from prefbench.report.tables import terminal_width
 
+    asked = claims_named(claim)
     gathered = gather(results, tasks=task)
-    checked = check(
-        gathered,
-        claims=claims_named(claim),
-        baseline=baseline,
-        confidence=confidence,
-        all_steps=all_steps,
+    checked = check(gathered, baseline=baseline, confidence=confidence, all_steps=all_steps).only(
+        asked
     )
     said = read(gathered, baseline=baseline, confidence=confidence) if readings else None
     style = STYLES[form.value]

@@ -118,7 +118,7 @@ def _together(lines: Sequence[Line], *, everything: bool) -> list[list[Line]]:
     groups: dict[Any, list[Line]] = {}
     for at, line in enumerate(lines):
         others = tuple(one.other for one in line.findings)
-        key = at if everything else (line.verdict, line.task, others, line.why)
+        key = at if everything else (line.verdict, line.task, others, line.why, line.about)
         groups.setdefault(key, []).append(line)
     return list(groups.values())
 
@@ -153,14 +153,15 @@ def _ranges(lines: Sequence[Line]) -> str:
             continue
         each = [line.findings[at].estimate for line in lines]
         values = [one.value for one in each]
-        unit = question.number.metric.unit
+        unit, gap = question.number.metric.unit, bool(first.values)
         ends = (Estimate(value, math.nan, math.nan, 0) for value in (min(values), max(values)))
-        low, high = (told(one, unit) for one in ends)
+        low, high = (told(one, unit, signed=gap) for one in ends)
         bounds = Estimate(
             min(values), min(one.low for one in each), max(one.high for one in each), 0
         )
-        outer = told(bounds, unit, neutral=first.neutral).partition("[")[2]
-        parts.append(f"{question.number.name} from {low} to {high}, intervals within [{outer}")
+        outer = told(bounds, unit, neutral=first.neutral, signed=gap).partition("[")[2]
+        what = f"difference of {question.number.name}" if gap else question.number.name
+        parts.append(f"{what} from {low} to {high}, intervals within [{outer}")
     return "; ".join(parts)
 
 

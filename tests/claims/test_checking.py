@@ -255,6 +255,15 @@ def test_as_many_fall_as_predicted(predicted: float, verdict: str) -> None:
     assert "has its pairs" in only(about("both-fall", apart)).why
 
 
+def test_without_a_reference_the_norms_predict() -> None:
+    seen = margins(np.where(share(0.85) > 0, -2.0, 1.0), -1.0)
+    norms = {"inner": 2.0, "norm_chosen": np.where(share(0.85) > 0, 1.0, 1.5), "norm_rejected": 2.0}
+    given = {"edit_distance": seen["edit_distance"], **norms}
+    line = only(about("both-fall", [cell("dpo", "m", seen), cell("sft", "g", given)]))
+    assert [one.value for one in line.findings[0].values] == pytest.approx([0.85, 0.85])
+    assert line.verdict == "holds"
+
+
 def test_ches_beside_edit_distance() -> None:
     delta = RNG.normal(size=N)
     other = RNG.normal(size=N)
@@ -375,6 +384,18 @@ def test_the_family_is_corrected_together() -> None:
     )
     assert {line.verdict for line in together.lines} == {"not shown"}
     assert together.lines[0].findings[0].beyond == "above"
+
+
+def test_to_look_at_one_claim_makes_it_no_surer() -> None:
+    half = {"chosen_agrees": share(0.5), "rejected_agrees": share(0.5)}
+    cells = [
+        cell("dpo", "m", margins(falling(0.58), -3.0)),
+        *(cell("dpo", f"g{k}", {"cosine": k + NOISE, **half}) for k in range(9)),
+    ]
+    everything = check(gathered([SFT, DPO], cells), n_resamples=500)
+    some = everything.only(claims_named(["displacement"]))
+    assert [line.claim.id for line in some.lines] == ["displacement"]
+    assert (some.n_tested, only(some).verdict) == (everything.n_tested, "not shown")
 
 
 def test_how_it_does_not_depend_on_company() -> None:

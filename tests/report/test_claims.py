@@ -82,6 +82,27 @@ def test_one_entry_for_rows_that_came_out_alike() -> None:
     assert "IPO: g — chosen_agrees 97 % [94, 99], beside 50 %" in everything
 
 
+def test_gaps_of_shares_are_points() -> None:
+    rows = [row("sft"), row("dpo", reference="/zoo/sft")]
+    given = margins(np.where(share(0.9) > 0, -2.0, 2.0) + NOISE, -9.0)
+    given["ranking_accuracy"] = share(0.6)
+    text = as_text(check(gathered(rows, [cell("dpo", "m", given)]), n_resamples=500), 500)
+    assert "ranking_accuracy − rewards/accuracies −40 points [−4" in text
+    assert "], beside 0; ranking_accuracy 60 % [" in text
+
+
+def test_rows_compared_with_one_task_by_their_differences() -> None:
+    rows = [row("sft"), row("dpo")]
+    cells = [
+        cell(one.name, task, {"cosine": value + NOISE, "edit_distance": distance})
+        for one, shift in zip(rows, (0.0, 0.1), strict=True)
+        for task, value, distance in (("near", 0.7, 0.05), ("far", 0.2 - shift, 0.8))
+    ]
+    text = as_text(check(gathered(rows, cells), n_resamples=500), 500)
+    assert "SFT, DPO: near — difference of cosine from +0.50 to +0.60, intervals within [" in text
+    assert "Each of the 2 rows: the mean gradient cosine is higher than on far." in text
+
+
 def test_what_cannot_be_checked_is_told_once_with_its_reason() -> None:
     text = as_text(zoo(), 120)
     assert text.count("no RRHF row was measured") == 1

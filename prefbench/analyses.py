@@ -122,7 +122,8 @@ def _gradients(
     plain = plan_cell(checkpoint, planned, settings, engine="hf")
     theirs = None
     if not isinstance(reference, str):
-        theirs = _asked_alike(plain, reference, settings)
+        # Of the pairs that are drawn alone: there may be many more.
+        theirs = _asked_alike(plain, reference, settings, sample=recipe.sample)
         found.cells.append(theirs)
     more = {
         "objective": recipe.objective or OBJECTIVE_OF.get(checkpoint.method or "", "dpo"),
@@ -159,9 +160,11 @@ def _ranking(answers: PlannedCell, judges: Mapping[str, PlannedJudge]) -> Planne
     return _analysis(answers, (), None, more, judge.missing if judge else None, judge)
 
 
-def _asked_alike(answers: PlannedCell, reference: Checkpoint, settings: Settings) -> PlannedCell:
+def _asked_alike(
+    answers: PlannedCell, reference: Checkpoint, settings: Settings, sample: int | None = None
+) -> PlannedCell:
     """The reference on the same task, in the same words."""
-    return plan_cell(reference, answers.planned, settings, like=answers)
+    return plan_cell(reference, answers.planned, settings, like=answers, sample=sample)
 
 
 def _working(

@@ -242,6 +242,7 @@ def plan_cell(
     repeat: int = 0,
     like: PlannedCell | None = None,
     engine: str | None = None,
+    sample: int | None = None,
 ) -> PlannedCell:
     """One checkpoint on one task.
 
@@ -252,6 +253,7 @@ def plan_cell(
         repeat: how many times it is measured before.
         like: another checkpoint's cell, whose chat template decides about this one's.
         engine: instead of that of the settings.
+        sample: so many items, drawn by a fixed seed; None for all.
     """
     dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
     if settings.engine == "server":
@@ -272,6 +274,8 @@ def plan_cell(
         identity["server"] = [settings.server_api, settings.served_model]
     if repeat:
         identity["repeat"] = repeat
+    if sample is not None:
+        identity["sample"] = sample
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return PlannedCell(digest[:24], checkpoint, planned, identity)
 

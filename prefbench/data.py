@@ -51,7 +51,8 @@ class Source:
     """Where one configuration of a data set comes from.
 
     `files` maps each split that a mirror (or the task's own data_files) has to its file; it is
-    empty for a set that comes from the hub at `revision`.
+    empty for a set that comes from the hub at `revision`. A source of several configurations has
+    them as `parts`: their rows one after the other, with the configuration as `domain`.
     """
 
     dataset: str
@@ -59,6 +60,7 @@ class Source:
     revision: str | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Source, ...] = ()
 
     @property
     def title(self) -> str:
@@ -67,6 +69,8 @@ class Source:
 
     def has(self, split: str) -> bool:
         """Whether the split can be expected there: the hub is taken to have every split."""
+        if self.parts:
+            return all(part.has(split) for part in self.parts)
         return not self.files or split in self.files
 
 
@@ -93,6 +97,8 @@ def find_source(config: Mapping[str, Any], mirrors: Sequence[Path], folder: Path
             if not file.is_file():
                 raise DataError(f"{file}: the {split} split that the task names is not there")
         return Source(dataset, files=files, options=options)
+    if isinstance(options.get("data_dir"), list):
+        return _joined(config, mirrors, folder)
     configuration = str(config.get("dataset_name") or options.get("data_dir") or "default")
     for mirror in mirrors:
         if files := _mirrored(mirror, dataset, configuration):
@@ -100,6 +106,20 @@ def find_source(config: Mapping[str, Any], mirrors: Sequence[Path], folder: Path
     if config.get("dataset_name"):
         options["name"] = config["dataset_name"]
     return Source(dataset, configuration, revision, {}, options)
+
+
+def _joined(config: Mapping[str, Any], mirrors: Sequence[Path], folder: Path) -> Source:
+    """Several configurations of one set, each from wherever it is."""
+    options = dict(config["dataset_kwargs"])
+    names = [str(name) for name in options.pop("data_dir")]
+    parts = tuple(
+        find_source({**config, "dataset_kwargs": {**options, "data_dir": name}}, mirrors, folder)
+        for name in names
+    )
+    # From files only where all are: `load` asks the parts.
+    files = parts[0].files if all(part.files for part in parts) else {}
+    title = "+".join(names)
+    return Source(parts[0].dataset, title, parts[0].revision, files, {}, parts)
 
 
 def _mirrored(mirror: Path, dataset: str, configuration: str) -> dict[str, Path]:
@@ -137,6 +157,8 @@ def identity(source: Source, splits: Iterable[str]) -> str:
     Raises:
         DataError: neither is known (a hub set without a pinned revision).
     """
+    if source.parts:
+        return " + ".join(identity(part, splits) for part in source.parts)
     if source.files:
         digest = hashlib.sha256()
         for split in sorted(set(splits)):
@@ -160,6 +182,8 @@ def load(source: Source, splits: Iterable[str]) -> dict[str, Dataset]:
         DataError: a file is unreadable, or the hub (or its cache, when offline) has no such set.
     """
     wanted = list(dict.fromkeys(splits))
+    if source.parts:
+        return _load_parts(source.parts, wanted)
     if source.files:
         return {split: _read(source.files[split]) for split in wanted if split in source.files}
     import datasets
@@ -179,6 +203,22 @@ def load(source: Source, splits: Iterable[str]) -> dict[str, Dataset]:
             f"{source.title}: not in a mirror and not to be had from the hub{offline}: "
             f"{type(error).__name__}: {_first_line(error)}"
         ) from error
+
+
+def _load_parts(parts: Sequence[Source], splits: Sequence[str]) -> dict[str, Dataset]:
+    import datasets
+
+    loaded = [load(part, splits) for part in parts]
+    return {
+        split: datasets.concatenate_datasets(
+            [
+                one[split].add_column("domain", [part.configuration] * len(one[split]))
+                for part, one in zip(parts, loaded, strict=True)
+            ]
+        )
+        for split in splits
+        if all(split in one for one in loaded)
+    }
 
 
 def _read(path: Path) -> Dataset:
@@ -231,7 +271,8 @@ def write_mirror(
                 index.setdefault(dataset, {})[name] = {
                     split: file.relative_to(folder).as_posix() for split, file in files.items()
                 }
-    for source, splits in sources:
+    single = [(part, splits) for one, splits in sources for part in one.parts or (one,)]
+    for source, splits in single:
         loaded = load(source, splits)
         for split, dataset in loaded.items():
             usual = LAYOUT.get(source.dataset, {}).get(source.configuration, {}).get(split, "")

@@ -219,7 +219,10 @@ class Court:
         while not asks and one.asked < len(one.order):  # some need no asking
             chosen = one.order[one.asked : one.asked + size]
             one.asked += len(chosen)
-            asks = [a for i in chosen for a in one.pairs[i].asks(symmetric=judge.symmetric)]
+            pairs = [one.pairs[i] for i in chosen]
+            asks = [
+                a for p in pairs for a in p.asks(symmetric=judge.symmetric, equal=_rates(judge))
+            ]
         return asks
 
     def _hear(
@@ -339,7 +342,17 @@ def _unheard(heard: Heard) -> str | None:
 
 
 def _records(pairs: Sequence[Pair], judge: Judge, heard: Mapping[str, Heard]) -> Iterator[Record]:
-    return compare(pairs, lambda ask: heard[judge.key_of(ask)], symmetric=judge.symmetric)
+    return compare(
+        pairs,
+        lambda ask: heard[judge.key_of(ask)],
+        symmetric=judge.symmetric,
+        equal=_rates(judge),
+    )
+
+
+def _rates(judge: Judge) -> bool:
+    """Whether it scores a text whatever it is beside, so that equal ones are worth asking about."""
+    return judge.recipe.kind == "reward"
 
 
 def _sure(one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> tuple[float, float] | None:

@@ -85,7 +85,8 @@ class Work:
                     others.append(planned)
                 elif not self.store.is_sealed(planned.cell):
                     members.append((planned, cell, self._opening(planned)))
-            if len(members) > 1 and unit.cells[0].work == "answers":
+            plain = all(c.work == "answers" and "sample" not in c.identity for c in unit.cells)
+            if len(members) > 1 and plain:
                 self._ask_together(members)
             for planned, cell, opening in members:
                 self._measure_cell(planned, cell, opening)
@@ -182,7 +183,7 @@ class Work:
         notes: list[str] = []
         with requests.built_by(engine):
             if planned.work == "answers":
-                answers, n_resumed = self._ask(requests, engine, cell, planned.repeat)
+                answers, n_resumed = self._ask(requests, engine, cell, planned)
             elif planned.work == "scores":
                 answers, n_resumed = self._score(requests, engine, cell, planned)
             else:
@@ -219,18 +220,21 @@ class Work:
         cell.seal(answers, _records(planned, requests, answers), clusters, manifest)
 
     def _ask(
-        self, requests: Requests, engine: Engine, cell: Cell, repeat: int
+        self, requests: Requests, engine: Engine, cell: Cell, planned: PlannedCell
     ) -> tuple[list[Answer], int]:
         """All answers, and how many batches of them the journal had for the same texts."""
-        from prefbench.measures.answers import ask, plan
+        from prefbench.measures.answers import ask, drawn, plan
 
-        size = self._batch_size(engine)
+        size, sample = self._batch_size(engine), planned.identity.get("sample")
+        batches: Sequence[Sequence[int]] = plan(requests, size, planned.repeat)
+        if sample is not None:
+            batches = _in_runs(drawn(len(requests), sample), size)
         return self._in_batches(
             requests,
             cell,
             {"batch_size": size},
-            plan(requests, size, repeat),
-            lambda items: ask(requests, engine, items, repeat=repeat),
+            batches,
+            lambda items: ask(requests, engine, items, repeat=planned.repeat),
         )
 
     def _in_batches(
@@ -285,7 +289,8 @@ class Work:
         notes: list[str],
     ) -> tuple[list[Answer], int]:
         """Gradients of pairs, beside the reference's log-probs where there is one."""
-        from prefbench.measures.beside import PairProbe, drawn
+        from prefbench.measures.answers import drawn
+        from prefbench.measures.beside import PairProbe
 
         reference = self._answers_of(planned.beside, requests) if planned.beside else None
         probe = PairProbe(requests, engine, reference, str(planned.identity["objective"]))
@@ -294,7 +299,7 @@ class Work:
             requests,
             cell,
             {"pairs": len(items)},
-            [items[i : i + PAIRS_AT_ONCE] for i in range(0, len(items), PAIRS_AT_ONCE)],
+            _in_runs(items, PAIRS_AT_ONCE),
             probe.ask,
             "gradients",
         )
@@ -349,6 +354,10 @@ class Work:
                 limit=planned.planned.limit,
             )
         return self._requests[key]
+
+
+def _in_runs(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def _records(

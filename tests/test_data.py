@@ -291,3 +291,56 @@ def test_a_set_that_the_hub_does_not_give(monkeypatch):
     with pytest.raises(DataError, match=r"hub: ConnectionError: no route$"):
         load(Source("some/set", revision="abc"), ["test"])
     assert not data.is_offline()
+
+
+# --- several configurations in one task
+
+JOINED = {
+    "dataset_path": "Anthropic/hh-rlhf",
+    "dataset_kwargs": {"data_dir": ["helpful-base", "harmless-base"], "revision": "abc"},
+}
+
+
+def two_configurations(folder):
+    lines = ["Anthropic/hh-rlhf:"]
+    for name in ("helpful-base", "harmless-base"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"chosen": name, "rejected": "no"}) + "\n")
+        lines.append(f"  {name}: {{test: {name}.jsonl}}")
+    (folder / "mirror.yaml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_several_configurations_are_one_set_with_their_names_as_domains(tmp_path):
+    source = find_source(JOINED, [two_configurations(tmp_path)], tmp_path)
+    assert (source.title, source.has("test")) == (
+        "Anthropic/hh-rlhf/helpful-base+harmless-base",
+        True,
+    )
+    rows = load(source, ["test"])["test"].to_list()
+    assert [row["domain"] for row in rows] == ["helpful-base", "harmless-base"]
+    assert [row["chosen"] for row in rows] == ["helpful-base", "harmless-base"]
+
+
+def test_the_identity_of_several_configurations_is_that_of_all(tmp_path):
+    folder = two_configurations(tmp_path)
+    before = identity(find_source(JOINED, [folder], folder), ["test"])
+    (folder / "harmless-base.jsonl").write_text(json.dumps({"chosen": "x", "rejected": "y"}) + "\n")
+    assert identity(find_source(JOINED, [folder], folder), ["test"]) != before
+
+
+def test_of_several_configurations_each_may_come_from_elsewhere(tmp_path):
+    folder = two_configurations(tmp_path)
+    text = (folder / "mirror.yaml").read_text().replace("harmless-base:", "another:")
+    (folder / "mirror.yaml").write_text(text)
+    source = find_source(JOINED, [folder], folder)
+    assert not source.files
+    assert "Anthropic/hh-rlhf@abc" in identity(source, ["test"])
+
+
+def test_a_mirror_is_written_of_each_configuration(tmp_path):
+    folder = two_configurations(tmp_path)
+    (tmp_path / "copy").mkdir()
+    source = find_source(JOINED, [folder], folder)
+    list(write_mirror([(source, ["test"])], tmp_path / "copy"))
+    again = find_source(JOINED, [tmp_path / "copy"], folder)
+    assert load(again, ["test"])["test"].to_list() == load(source, ["test"])["test"].to_list()

@@ -790,3 +790,17 @@ def test_answers_that_speak_for_the_judge_stay_inside_their_fences(
     assert 0 < manifest["n_missing"] < N
     assert all(reason.startswith("unreadable verdict") for reason in manifest["missing"])
     assert not problems
+
+
+def test_equal_texts_have_their_reward_and_count_as_no_verdict(
+    small_zoo: Path, tmp_path: Path
+) -> None:
+    place = make_place(small_zoo, tmp_path, ("sft", "dpo"))
+    assert not place.run("demo_reward").failed
+    sealed = {one["checkpoint"]: one["cell"] for one in place.store.plans()[-1]["comparisons"]}
+    tables = {name: place.store.records(cell).to_pydict() for name, cell in sealed.items()}
+    for table in tables.values():
+        assert None not in table["reward"] + table["reward_opponent"]
+    assert tables["sft"]["reward"] == tables["sft"]["reward_opponent"]
+    assert tables["dpo"]["reward_opponent"] == pytest.approx(tables["sft"]["reward"], abs=1e-4)
+    assert place.judged()["sft", "demo_reward"]["judging"]["n_verdicts"] == 0

@@ -20,6 +20,8 @@ from prefbench.metrics import BEST_OF
 from prefbench.records import Answer, Record
 from prefbench.tasks import OF_TEXTS
 
+SAMPLE_SEED = 42
+"""Of pairs that are drawn, and of models that have learnt nothing."""
 NOT_FINITE = "the log-prob is not a finite number"
 
 
@@ -31,6 +33,14 @@ def plan(requests: Requests, size: int, repeat: int = 0) -> list[range]:
     n, first = len(requests), max(1, size // 2) if repeat else size
     starts = [0, *range(first, n, size)]
     return [range(i, min(j, n)) for i, j in itertools.pairwise([*starts, n])] if n else []
+
+
+def drawn(n: int, sample: int | None) -> list[int]:
+    """Places of the pairs that are looked at: all, or so many of them, by a fixed seed."""
+    if sample is None or sample >= n:
+        return list(range(n))
+    rng = np.random.default_rng(SAMPLE_SEED)
+    return sorted(rng.choice(n, size=sample, replace=False).tolist())
 
 
 def ask(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from prefbench.engines.base import Engine, TokenRequest
 from prefbench.engines.gradients import (
     Prober,
@@ -16,24 +14,16 @@ from prefbench.engines.gradients import (
     randomly_initialised,
 )
 from prefbench.errors import EngineError
-from prefbench.measures.answers import NOT_FINITE
+from prefbench.measures.answers import NOT_FINITE, SAMPLE_SEED
 from prefbench.measures.items import Item
 from prefbench.measures.requests import Requests
 from prefbench.records import Answer, Record
 from prefbench.stats.edits import BANDS, band_of, edit_distance
 
-SAMPLE_SEED = 42
-"""Of the pairs that are drawn, and of models that have learnt nothing."""
+LARGE = 500_000_000
+"""Parameters from which on activations are computed again rather than kept."""
 NO_PAIR = "there is no rejected text, or no chosen one"
 NO_IDS = "the engine that drew the samples gave no token ids; draw them with hf or vllm"
-
-
-def drawn(n: int, sample: int | None) -> list[int]:
-    """Places of the pairs that are looked at: all, or so many of them, by a fixed seed."""
-    if sample is None or sample >= n:
-        return list(range(n))
-    rng = np.random.default_rng(SAMPLE_SEED)
-    return sorted(rng.choice(n, size=sample, replace=False).tolist())
 
 
 def score_samples(
@@ -106,7 +96,8 @@ class PairProbe:
         self.engine = engine
         self.heat_maps = recipe.heat_maps
         self._reference = reference
-        self._probing = Probing(parameters=recipe.parameters, own=objective)
+        large = sum(one.numel() for one in engine.model.parameters()) >= LARGE
+        self._probing = Probing(parameters=recipe.parameters, own=objective, checkpointing=large)
         untrained = randomly_initialised(engine.model, SAMPLE_SEED) if recipe.untrained else None
         self._prober = Prober(
             engine.model, self._probing, random_model=untrained, max_length=engine.max_length

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from prefbench.errors import InputError
 from prefbench.records import Answer
 from prefbench.stats.diversity import diversity
-
-if TYPE_CHECKING:
-    from prefbench.engines.base import Sampling
 
 
 def divergence(
@@ -35,8 +31,8 @@ def divergence(
     `unfinished` is a share; distinct_1, distinct_2 and seq_rep_4 are those of `stats.diversity`.
 
     Args:
-        answer: the prompt's samples with their token ids, drawn from π itself
-            (`why_not_own_samples`).
+        answer: the prompt's samples with their token ids, drawn from π itself,
+            as task files must have it.
         policy_logps: log-prob of each whole sample under π, in nats.
         reference_logps: the same under the reference, by the same split into tokens.
 
@@ -73,18 +69,3 @@ def divergence(
         if n_tokens:
             found["kl_per_token"] = found["kl"] / n_tokens
     return found
-
-
-def why_not_own_samples(sampling: Sampling) -> str | None:
-    """Why texts that are drawn so are no samples of the checkpoint's own distribution, if so.
-
-    The mean of log π − log π_ref over any other texts is no KL, and may be below 0.
-    """
-    wrong = []
-    if sampling.temperature != 1:
-        wrong.append(f"temperature {sampling.temperature:g} where it must be 1")
-    if sampling.top_p < 1:
-        wrong.append(f"top_p {sampling.top_p:g} leaves tokens out")
-    if sampling.top_k > 0:
-        wrong.append(f"top_k {sampling.top_k} leaves tokens out")
-    return "; ".join(wrong) or None

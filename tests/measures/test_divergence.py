@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from prefbench.engines.base import Sampling
 from prefbench.errors import InputError
-from prefbench.measures.divergence import divergence, why_not_own_samples
+from prefbench.measures.divergence import divergence
 from prefbench.records import Answer
 from prefbench.stats.bootstrap import Array, Resampling
 from prefbench.stats.estimates import Estimate, estimate
@@ -162,12 +161,3 @@ def test_what_does_not_belong_together_is_refused(ids, policy, reference, said) 
         divergence(Answer(7, texts=("x",), token_ids=ids), policy, reference)
     with pytest.raises(InputError, match="item 7 has no samples"):
         divergence(Answer(7), [], [])
-
-
-def test_only_samples_of_the_policy_itself_give_a_kl() -> None:
-    assert why_not_own_samples(Sampling(temperature=1.0)) is None
-    assert why_not_own_samples(Sampling()) == "temperature 0 where it must be 1"
-    assert why_not_own_samples(Sampling(temperature=0.7, top_p=0.9, top_k=50)) == (
-        "temperature 0.7 where it must be 1; top_p 0.9 leaves tokens out; "
-        "top_k 50 leaves tokens out"
-    )

@@ -116,7 +116,7 @@ def _share_answers(gathered: Gathered, store: Store, judged: Group, other: Group
         first, second = (store.manifest(cell) if cell else None for cell in cells)
         if first and second:
             answers = (first.get("judging") or {}).get("answers")
-            if answers and answers in (second.get("answers"), cells[1]):
+            if answers and answers in ((second.get("analysis") or {}).get("answers"), cells[1]):
                 return True
     return False
 

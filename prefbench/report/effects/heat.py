@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,13 +97,25 @@ def _heat(row: Checkpoint, answer: Answer) -> Heat | None:
 
 
 def token_label(token: str) -> str:
-    """A token for people: spaces as dots, signs that act written out, its middle left out."""
-    head, tail = token[: 4 * LONGEST], token[-LONGEST:]
-    text = visible(head).replace(" ", "·")
-    if len(token) <= 4 * LONGEST and len(text) <= LONGEST:
-        return text or "⟨empty⟩"
-    keep = (LONGEST - 1) // 2
-    return f"{text[: LONGEST - 1 - keep]}…{visible(tail).replace(' ', '·')[-keep:]}"
+    """A token for people: spaces as dots, signs that act written out whole, its middle left out."""
+    signs = [visible(sign).replace(" ", "·") for sign in token[:LONGEST]]
+    if len(token) <= LONGEST and sum(map(len, signs)) <= LONGEST:
+        return "".join(signs) or "⟨empty⟩"
+    last = [visible(sign).replace(" ", "·") for sign in token[-LONGEST:]]
+    room = (LONGEST - 1) // 2
+    head = _fitting(signs, room) or signs[0]
+    return f"{head}…{_fitting(last[::-1], room, backwards=True)}" if len(token) > 1 else head
+
+
+def _fitting(signs: Sequence[str], room: int, *, backwards: bool = False) -> str:
+    """As many of the signs, from the first on, as have room."""
+    kept: list[str] = []
+    for sign in signs:
+        room -= len(sign)
+        if room < 0:
+            break
+        kept.append(sign)
+    return "".join(kept[::-1] if backwards else kept)
 
 
 def _telling(by_row: dict[str, dict[int, Heat]]) -> int:

@@ -57,10 +57,10 @@ class Plane:
     shares: Mapping[Corner, Estimate]
     """Of all pairs; one on a line is in no quarter."""
 
-    def drawn(self) -> NDArray[np.intp]:
-        """Which points to draw: all, or MOST_DRAWN of them, evenly spread over the items."""
+    def drawn(self, most: int = MOST_DRAWN) -> NDArray[np.intp]:
+        """Which points to draw: all, or so many of them, evenly spread over the items."""
         n = len(self.points)
-        return np.unique(np.linspace(0, n - 1, min(n, MOST_DRAWN)).astype(np.intp))
+        return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.intp))
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,8 @@ class Planes:
     across: Scale
     up: Scale
 
-    @property
-    def thinned(self) -> bool:
-        return any(len(plane.points) > MOST_DRAWN for plane in self.planes)
+    def thinned(self, most: int = MOST_DRAWN) -> bool:
+        return any(len(plane.points) > most for plane in self.planes)
 
     @property
     def stretched(self) -> bool:
@@ -136,8 +135,11 @@ def entanglement(gathered: Gathered, board: Board) -> list[Planes]:
             points[one.checkpoint] = at
             members.append(dataclasses.replace(one, quantities={**one.quantities, **corners}))
         for planes in _planes(board, group, members, points, _POSSIBLE, np.median):
-            # What matters lies between 0 and 1.
-            across, up = (scale_around(at, 1.0, unit=1.0, side=0.5) for at in _everything(planes).T)
+            # What matters lies between 0 and 1; below there is room to write.
+            across, up = (
+                scale_around(at, 1.0, unit=1.0, side=0.5, below_0=below_0)
+                for at, below_0 in zip(_everything(planes).T, (0.0, 0.2), strict=True)
+            )
             found.append(Planes(group, planes, 1.0, across, up))
     return found
 

@@ -43,7 +43,11 @@ class Scale:
             at = float(self.place(value))
             if all(abs(at - float(self.place(other))) >= apart for other in found):
                 found.append(value)
-        return sorted(v for v in found if self.low <= float(self.place(v)) <= self.high)
+        there = sorted(v for v in found if self.low <= float(self.place(v)) <= self.high)
+        if len(there) >= 2:
+            return there
+        ends = (self.unit * math.sinh(end) for end in (self.low, self.high))
+        return _even(*ends, most)
 
 
 def unit_of(values: Array, line: float) -> float:
@@ -55,7 +59,9 @@ def unit_of(values: Array, line: float) -> float:
     return float(10.0 ** round(math.log10(middle))) if wild else 0.0
 
 
-def scale_around(values: Array, line: float, *, unit: float, side: float = SIDE) -> Scale:
+def scale_around(
+    values: Array, line: float, *, unit: float, side: float = SIDE, below_0: float = 0.0
+) -> Scale:
     """The scale on which all values have room, and both sides of a line.
 
     Args:
@@ -63,13 +69,17 @@ def scale_around(values: Array, line: float, *, unit: float, side: float = SIDE)
         line: a value that has to be on the axis.
         unit: as `unit_of` has it.
         side: the least share of the axis on either side of the line.
+        below_0: the least share of the axis below 0, where that is to be on it.
     """
     bare = Scale(0, 0, unit)
     at, places = float(bare.place(line)), bare.place(values)
     down, up = max(at - float(places.min()), 0.0), max(float(places.max()) - at, 0.0)
     reach = max(down, up) or 1.0
     least = side / (1 - side) * reach
-    return Scale(at - 1.06 * max(down, least), at + 1.06 * max(up, least), unit)
+    low, high = at - 1.06 * max(down, least), at + 1.06 * max(up, least)
+    if below_0:
+        low = min(low, -below_0 / (1 - below_0) * high)
+    return Scale(low, high, unit)
 
 
 def _even(low: float, high: float, most: int) -> list[float]:

@@ -115,6 +115,9 @@ def _draw(axes: Axes, one: Panel) -> None:
             stroke(line.method) if line.method is not None else {"color": FAINT, "linewidth": 1.0}
         )
         axes.plot([x for x, _ in kept], [one.scale * e.value for _, e in kept], **look)
+    if one.log and not any(e.value > 0 for line in one.lines for _, e in line.values):
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "exactly 0", transform=axes.transAxes, ha="center", color=FAINT)
     zeros = {x for line in one.lines for x, e in line.values if one.log and e.value == 0}
     if zeros:
         axes.plot(

@@ -39,7 +39,7 @@ def _caption(found: Planes, confidence: float) -> str:
     )
     if found.banded:
         text += " Shades are bands of the pair's edit distance in tokens, as a share."
-    if found.thinned:
+    if found.thinned():
         text += f" Of each checkpoint {MOST_DRAWN} pairs are drawn; shares are of all."
     if found.stretched:
         text += " Axes are even near 0 and logarithmic beyond."

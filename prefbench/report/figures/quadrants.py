@@ -34,7 +34,7 @@ def _caption(found: Planes, confidence: float) -> str:
         "the large mark is their mean. In the corners the share of pairs in each quarter, with "
         f"{level(confidence)} bootstrap intervals. Shaded: chosen rose and rejected fell."
     )
-    if found.thinned:
+    if found.thinned():
         text += f" Of each checkpoint {MOST_DRAWN} pairs are drawn; shares are of all."
     if found.stretched:
         text += " Axes are even near 0 and logarithmic beyond."

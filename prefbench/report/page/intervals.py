@@ -46,6 +46,8 @@ class Line:
     high: float
     tooltip: str
     filled: bool = True
+    beside: float = math.nan
+    """What the value is to be held against, as a stroke; NaN for none."""
 
 
 def rates(shown: Shown) -> Iterator[Figure]:
@@ -142,7 +144,8 @@ def interval_rows(
     there = [line for line, _ in lines if math.isfinite(line.value)]
     left = MARGIN + min(max((len(line.label) for line in there), default=0) * LETTER + 8, 140)
     right = WIDTH - 56
-    values = [v for line in there for v in (line.value, line.low, line.high)] + [reference]
+    values = [v for line in there for v in (line.value, line.low, line.high, line.beside)]
+    values.append(reference)
     scale = axis(values, left + 8, right - 8)
     if scale is None or not there:
         return None
@@ -166,6 +169,10 @@ def _row(line: Line, scale: Axis, y: float, left: float, said: str, from_: float
     if from_ is not None:
         start, width = min(from_, x), abs(x - from_)
         parts.append(element("rect", x=start, y=y - 4, width=width, height=8, class_="fill"))
+    if math.isfinite(line.beside):
+        parts.append(
+            stroke(f"M{scale(line.beside):.1f} {y - LINE / 2:.1f}v{LINE:g}", "reference-of-row")
+        )
     if math.isfinite(line.low) and math.isfinite(line.high):
         d = f"M{scale(line.low):.1f} {y:.1f}H{scale(line.high):.1f}"
         parts.append(element("path", d=d, class_="range"))

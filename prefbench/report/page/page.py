@@ -16,9 +16,11 @@ from markupsafe import Markup
 from prefbench import __version__
 from prefbench.boards.scored import board_of
 from prefbench.boards.shown import Shown, show
+from prefbench.claims.readings import readings
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.leaderboard import Gathered
 from prefbench.report.page.drawings import figures_of
+from prefbench.report.page.effects import effects_of
 from prefbench.report.page.embedded import embed
 from prefbench.report.page.looks import class_of, mark, method_of, style_of
 from prefbench.report.page.origins import origins_of
@@ -75,6 +77,8 @@ def write_page(
     store = Store(results, create=False)
     labels = {row.name: label(row, board) for row in board.rows}
     embedded, notes = embed(store, gathered, labels=labels, limit=samples)
+    effects, more = effects_of(gathered, shown, store, readings(gathered, board))
+    notes += more
     cut = [
         f"{one.title}: the sample browser has the first {one.n_shown} of {one.n_items} items"
         for one in embedded
@@ -89,6 +93,8 @@ def write_page(
         figures=[
             (kind, list(them)) for kind, them in groupby(figures_of(shown), lambda one: one.kind)
         ],
+        effects=effects,
+        labels=labels,
         origins=origins_of(store, gathered, shown),
         samples=embedded,
         suites=_suites(gathered),

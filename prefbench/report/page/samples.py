@@ -73,8 +73,11 @@ def sample_sets(
             cell = gathered.cells.get((row.name, group.name))
             if cell is None:
                 continue
-            judging = (store.manifest(cell) or {}).get("judging")
-            one = place(group, row.name, judging["answers"] if judging else cell)
+            manifest = store.manifest(cell) or {}
+            judging = manifest.get("judging")
+            # What was judged, or worked out beside a reference, are the answers of another cell.
+            about = judging or manifest.get("analysis") or {"answers": cell}
+            one = place(group, row.name, about["answers"])
             if one and judging:
                 one.comparisons.append(Judged(cell, row.name, judging["opponent"], group.judge))
         if group.opponent == ROUND_ROBIN:

@@ -82,19 +82,19 @@ def _scatter(shown: Shown, across: Column, up: Column) -> Markup | None:
     for row, one, two in rows:
         about = f"{tooltip(shown, row, across)}\n\n{tooltip(shown, row, up)}"
         named, look = element("title", lines_of_text(about)), class_of(method_of(row))
-        bars = [stroke(d, "range") for d in _bars(x, y, one, two)]
+        bars = [stroke(d, "range") for d in bars_of(x, y, one, two)]
         parts.append(element("g", named, *bars, class_=f"point {look}"))
         spot = mark(method_of(row), x(one.value), y(two.value), 4.4)
         marks.append(element("g", named, spot, class_=f"point {look}"))
     if len(rows) <= MOST_LABELS:
         names = [short(label(row, shown.board)) for row, _, _ in rows]
         at = [(x(one.value), y(two.value)) for _, one, two in rows]
-        taken = [_along(x, y, one, two) for _, one, two in rows]
-        parts += _beside(names, at, taken, Box(44, 38 - height, WIDTH - 2, -6))
+        taken = [along(x, y, one, two) for _, one, two in rows]
+        parts += beside(names, at, taken, Box(44, 38 - height, WIDTH - 2, -6))
     return sheet([*parts, *marks], height)
 
 
-def _bars(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Iterator[str]:
+def bars_of(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Iterator[str]:
     """The intervals of a point, as paths."""
     if math.isfinite(one.low) and math.isfinite(one.high):
         yield f"M{x(one.low):.1f} {y(two.value):.1f}H{x(one.high):.1f}"
@@ -102,7 +102,7 @@ def _bars(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Iterator[str]:
         yield f"M{x(one.value):.1f} {y(two.low):.1f}V{y(two.high):.1f}"
 
 
-def _along(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Array:
+def along(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Array:
     """Places on the intervals of a point, (n, 2), upwards, which names should not lie on."""
     places = [
         *((x(value), y(two.value)) for value in np.linspace(one.low, one.high, 12)),
@@ -111,7 +111,7 @@ def _along(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Array:
     return np.array([(a, -b) for a, b in places if math.isfinite(a) and math.isfinite(b)])
 
 
-def _beside(
+def beside(
     names: Sequence[str],
     points: Sequence[tuple[float, float]],
     taken: Sequence[Array],

@@ -446,7 +446,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the made-up world and of training.")] = 0,
     format_: TableForm = Form.text,
 ) -> None:
-    """Train small checkpoints by ten methods in a made-up world, measure them, show the table.
+    """Train eleven small checkpoints by ten methods in a made-up world, and show their table.
 
     Needs no GPU, no key and no network; what is there already is used again.
     """
@@ -467,7 +467,7 @@ def demo(
     checkpoints, data, results = (directory / name for name in ("checkpoints", "data", "results"))
     if only_train:
         print(
-            f"checkpoints by ten methods: {checkpoints}\nmeasure them with:\n  "
+            f"eleven checkpoints: {checkpoints}\nmeasure them with:\n  "
             f"prefbench run {checkpoints} --final --suite demo --mirror {data}"
         )
         return

@@ -65,7 +65,7 @@ def test_tables_in_every_format(results: Path, style: str, tmp_path: Path) -> No
     assert "demo_dialogues" in (tmp_path / "table").read_text().replace("\\_", "_")
     if style == "json":
         rows = json.loads((tmp_path / "table").read_text())["rows"]
-        assert len({row["checkpoint"] for row in rows}) == 8
+        assert len({row["checkpoint"] for row in rows}) == 11
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ from tests.judged import (
 )
 from tests.misbehaving import Answering, Misbehaving, Reply, wired
 
+N_ROWS = 11
+"""Checkpoints of the zoo."""
+
 THREE = ("sft", "dpo", "slic")
 KEY = "sk-very-secret-9876543210"
 
@@ -86,22 +89,22 @@ def differing(place: Place, *names: str, opponent: str = "sft") -> set[tuple[str
 # --- whole runs
 
 
-def test_eight_checkpoints_against_sft(small_zoo: Path, tmp_path: Path) -> None:
+def test_all_checkpoints_against_sft(small_zoo: Path, tmp_path: Path) -> None:
     place = make_place(small_zoo, tmp_path)
     with serving() as (server, url):
         judges = "demo_reward", place.judge(url=url)
         outcome = place.run(*judges)
         assert not outcome.failed
-        assert len(outcome.measured) == 2 * 8
+        assert len(outcome.measured) == 2 * N_ROWS
         asked = asked_of(server)
         assert set(asked.values()) == {1}
         names = [name for name, judge in place.judged() if judge == "local"]
-        assert len(asked) == len(differing(place, *names)) > 8 * N
+        assert len(asked) == len(differing(place, *names)) > N_ROWS * N
         table = place.table()
         again = place.run(*judges)
         assert again.measured == ()
         assert again.plan == outcome.plan
-        assert len(again.done) == 3 * 8
+        assert len(again.done) == 3 * N_ROWS
         assert place.table() == table
         assert asked_of(server) == asked
     for judge in judges:

@@ -25,6 +25,8 @@ from prefbench.objectives import OBJECTIVES
 
 NOISE = 16
 """Rounding of a summed log-prob, in units of the number format's own per nat and per token."""
+ANGLES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.1}
+"""Cosines of gradients that are rounding alone, several times what was seen on a small model."""
 
 
 class Prober:
@@ -61,13 +63,14 @@ class Prober:
         self.what = f"{selected.what} ({selected.n_numbers:,} numbers)"
         self.notes: list[str] = []
         self._parameters = selected.tensors
-        bits = min(torch.finfo(one.dtype).bits for one in selected.tensors)
-        self._epsilon = max(torch.finfo(one.dtype).eps for one in selected.tensors)
-        self._can_step = bits >= 32
-        if probing.own and not self._can_step:
+        coarsest = max((torch.finfo(one.dtype) for one in selected.tensors), key=lambda i: i.eps)
+        self._epsilon = coarsest.eps
+        self._angle = ANGLES.get(coarsest.dtype, 0.1)
+        self._can_step = coarsest.bits >= 32
+        if not self._can_step:
             self.notes.append(
-                "no small step was observed: in sixteen bits it would be lost in rounding; "
-                "--dtype float32 observes it"
+                f"in {coarsest.dtype} cosines of gradients are off by some hundredths, and no step "
+                "was observed, as rounding would swallow it; --dtype float32 observes it"
             )
 
     def probe(self, pair: TokenPair) -> dict[str, float]:
@@ -137,9 +140,10 @@ class Prober:
         direction = gradients.direction(weights)
         predicted = direction.change("sgd")
         gram, v = gradients.gram, direction.norm
-        noise = [self._epsilon * math.sqrt(square) * v for square in (gram.chosen, gram.rejected)]
+        noise = [self._angle * math.sqrt(square) * v for square in (gram.chosen, gram.rejected)]
         found = _above(noise, predicted, "predicted_{}")
-        ways: tuple[By, ...] = ("sgd", "adamw") if self._can_step else ()
+        # A step along rounding alone would say nothing.
+        ways: tuple[By, ...] = ("sgd", "adamw") if self._can_step and found else ()
         ways = tuple(by for by in ways if math.isfinite(direction.size(by)))
         before = [float(one.logps.double().sum()) for one in (gradients.first, gradients.second)]
         lengths = [len(pair.chosen.continuation), len(pair.rejected.continuation)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -79,19 +78,20 @@ class Products:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[Tensor]] = defaultdict(list)
+        self._sums: dict[str, Tensor] = {}
 
     def add(self, name: str, first: Tensor, second: Tensor) -> None:
         """Adds the inner product of two tensors of one shape."""
+        if name not in self._sums:
+            # On the device until the end: to read each number would wait for it.
+            self._sums[name] = torch.zeros((), dtype=torch.float64, device=first.device)
         for a, b in pieces(first, second):
             wide = torch.promote_types(a.dtype, torch.float32)
-            # On the device until the end: to read each number would wait for it.
-            self._parts[name].append(torch.dot(a.reshape(-1).to(wide), b.reshape(-1).to(wide)))
+            self._sums[name] += torch.dot(a.reshape(-1).to(wide), b.reshape(-1).to(wide))
 
     def total(self, name: str) -> float:
         """The sum under a name; 0 if nothing was added."""
-        parts = self._parts[name]
-        return float(torch.stack(parts).double().sum()) if parts else 0.0
+        return float(self._sums.get(name, 0.0))
 
 
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -107,6 +107,7 @@ def estimates(
                 confidence=confidence,
                 method=method,
                 proportion=proportion,
+                n_trials=trials(table[rows][:, member], statistic, kept) if proportion else None,
             )
             if isinstance(statistic, Refit) and not statistic.is_enough(table[rows][:, member]):
                 found[member] = without_interval(found[member])
@@ -134,11 +135,13 @@ def with_interval(
     confidence: float = 0.95,
     method: Method = "percentile",
     proportion: bool = False,
+    n_trials: int | None = None,
     p: float = np.nan,
 ) -> Estimate:
     """One value with the interval its replicates give; the rules are those of `estimate`.
 
-    `p` is kept where there is an interval.
+    Of a share at an end, `n_trials` is how many clusters it is a share of, where not of all; `p` is
+    kept where there is an interval.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, not {confidence}")
@@ -150,7 +153,8 @@ def with_interval(
         value = value if n else np.nan
         low, high, used = np.nan, np.nan, "none"
     elif proportion and value in (0, 1):
-        low, high = wilson_interval(value * n_clusters, n_clusters, confidence)
+        n_trials = n_clusters if n_trials is None else n_trials
+        low, high = wilson_interval(value * n_trials, n_trials, confidence)
         used = "wilson"
     elif method == "bca":
         low, high = bca_interval(value, resampled, jackknife, confidence=confidence)
@@ -165,6 +169,19 @@ def with_interval(
     with np.errstate(over="ignore"):  # perplexities of a diverged model: infinity is true of them
         se = np.nan if used == "wilson" else float(resampled.std(ddof=1))
     return Estimate(value, low, high, n, n_missing, used, se, p)
+
+
+def trials(columns: Array, statistic: Statistic | Refit, resampling: Resampling) -> int:
+    """Clusters of which a share is the share: those whose items count in its denominator.
+
+    Args:
+        columns: of one checkpoint, (n_items, n_columns), the denominator last.
+        statistic: what is fitted is a share of all.
+        resampling: the clusters of these items.
+    """
+    if isinstance(statistic, Refit) or not len(columns):
+        return resampling.n_clusters
+    return int(np.count_nonzero(resampling.by_cluster(columns[:, -1])))
 
 
 def wilson_interval(successes: float, n: int, confidence: float) -> tuple[float, float]:

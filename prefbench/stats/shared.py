@@ -14,6 +14,7 @@ from prefbench.stats.estimates import (
     Method,
     estimates,
     present,
+    trials,
     with_interval,
     without_interval,
 )
@@ -95,6 +96,7 @@ def estimate_all(
                 confidence=confidence,
                 method=method,
                 exact=_exact(table[rows], wanted[i], kept),
+                n_trials=_trials(table[rows], wanted[i], kept),
                 pairs=wanted[i].pairs,
                 in_logs=wanted[i].in_logs,
             )
@@ -106,6 +108,16 @@ def estimate_all(
 
 def _exact(table: Array, want: Wanted, resampling: Resampling) -> Array | None:
     return exact_p(table[..., list(want.columns)], resampling) if want.proportion else None
+
+
+def _trials(table: Array, want: Wanted, resampling: Resampling) -> list[int] | None:
+    """Of a share, of how many clusters it is the share, by checkpoint."""
+    if not want.proportion:
+        return None
+    return [
+        trials(table[:, i][:, list(want.columns)], want.statistic, resampling)
+        for i in range(table.shape[1])
+    ]
 
 
 def _as_known(found: Found, baseline: int | None, columns: Array, refit: Refit) -> Found:
@@ -160,6 +172,7 @@ def found_of(
     method: Method,
     proportion: bool = False,
     exact: Array | None = None,
+    n_trials: Sequence[int] | None = None,
     pairs: bool = False,
     in_logs: bool = False,
 ) -> Found:
@@ -173,12 +186,15 @@ def found_of(
         confidence: of the intervals.
         method: as for `estimate`.
         proportion: as for `estimate`.
+        n_trials: of a share, by checkpoint, of how many clusters it is the share; None for all.
         exact: p-values of each two checkpoints to take instead of the bootstrap's.
         pairs: compare each two checkpoints as well.
         in_logs: differences are tested in logarithms.
     """
 
-    def interval(one: Replicates, *, share: bool = False, p: float = np.nan) -> Estimate:
+    def interval(
+        one: Replicates, *, share: bool = False, of: int | None = None, p: float = np.nan
+    ) -> Estimate:
         return with_interval(
             float(one.value),
             one.resampled,
@@ -188,6 +204,7 @@ def found_of(
             confidence=confidence,
             method=method,
             proportion=share,
+            n_trials=of,
             p=p,
         )
 
@@ -197,7 +214,10 @@ def found_of(
     n_clusters = len(replicates.jackknife)
     tested = replicates.in_logs() if in_logs else replicates
     members = range(len(replicates.value))
-    own = [interval(_member(replicates, i), share=proportion) for i in members]
+    own = [
+        interval(_member(replicates, i), share=proportion, of=n_trials[i] if n_trials else None)
+        for i in members
+    ]
     gaps = [
         None
         if baseline is None or i == baseline

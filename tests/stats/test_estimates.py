@@ -9,6 +9,7 @@ from scipy import stats
 from prefbench.errors import InputError
 from prefbench.stats.bootstrap import Resampling
 from prefbench.stats.estimates import estimate, estimates, wilson_interval
+from prefbench.stats.shared import Wanted, estimate_all
 
 
 def mean(sums):
@@ -208,3 +209,20 @@ def test_coverage_of_an_agility():
         columns += [-tokens * (nats + prompts + rng.normal(0, 0.3, prompts.shape)), tokens]
     covered = coverage(np.stack(columns, axis=-1), agility, 0.5, items(150))
     assert covered == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_share_of_some_items_at_an_end_is_as_wide_as_these_are_few():
+    """The others count 0 in the denominator: they tell nothing of the share."""
+    inside = np.repeat([1.0, 0.0], [9, 91])
+    clusters = np.arange(100)
+    resampling = Resampling(clusters, n_resamples=500, seed=0)
+    columns = np.stack([inside, inside], axis=1)  # all nine
+    with np.errstate(invalid="ignore"):
+        found = estimate(columns, mean, resampling=resampling, proportion=True)
+        [together] = estimate_all(
+            columns[:, None], [Wanted((0, 1), mean, proportion=True)], resampling=resampling
+        )
+    low, high = wilson_interval(9, 9, 0.95)
+    for one in (found, together.estimates[0]):
+        assert (one.value, one.low, one.high, one.method) == (1.0, low, high, "wilson")
+    assert low < 0.75

@@ -98,7 +98,7 @@ def displacement(gathered: Gathered, board: Board) -> list[Planes]:
             )
             for one in members
         }
-        for planes in _planes(board, group, members, points, _QUADRANTS, np.mean):
+        for planes in _planes(board, group, members, points, _QUADRANTS, np.mean, banded=False):
             # One unit for both axes: an even axis beside a stretched one would bend the cloud.
             unit = max(unit_of(at, 0.0) for at in _everything(planes).T)
             across, up = (scale_around(at, 0.0, unit=unit) for at in _everything(planes).T)
@@ -134,7 +134,7 @@ def entanglement(gathered: Gathered, board: Board) -> list[Planes]:
             }
             points[one.checkpoint] = at
             members.append(dataclasses.replace(one, quantities={**one.quantities, **corners}))
-        for planes in _planes(board, group, members, points, _POSSIBLE, np.median):
+        for planes in _planes(board, group, members, points, _POSSIBLE, np.median, banded=True):
             # What matters lies between 0 and 1; below there is room to write.
             across, up = (
                 scale_around(at, 1.0, unit=1.0, side=0.5, below_0=below_0)
@@ -151,6 +151,8 @@ def _planes(
     points: Mapping[str, Array],
     corners: Mapping[Corner, str],
     middle: Callable[..., Array],
+    *,
+    banded: bool,
 ) -> list[tuple[Plane, ...]]:
     """The planes of a task's last checkpoints, as one tuple; none where no pair has both values."""
     known = {name for one in members for name in one.quantities}
@@ -164,7 +166,7 @@ def _planes(
             at = points[row.name][there]
             x, y = map(float, middle(at, axis=0))
             told = {c: shares[row.name][n] for c, n in corners.items() if n in ratios}
-            bands = _bands(of[row.name])[there]
+            bands = _bands(of[row.name], known=banded)[there]
             planes.append(Plane(row, at, bands, (x, y), told))
     return [tuple(planes)] if planes else []
 
@@ -173,10 +175,10 @@ def _everything(planes: Sequence[Plane]) -> Array:
     return np.concatenate([plane.points for plane in planes])
 
 
-def _bands(one: Measured) -> NDArray[np.int8]:
-    """The band that most of an item's combinations fall into."""
+def _bands(one: Measured, *, known: bool) -> NDArray[np.int8]:
+    """The band that most of an item's combinations fall into, where it is to be known."""
     names = [f"in@{band}_edit" for band in BANDS]
-    if not all(name in one.quantities for name in names):
+    if not known or not all(name in one.quantities for name in names):
         return np.full(len(one.items), -1, dtype=np.int8)
     table = np.stack([one.quantities[name] for name in names], axis=-1)
     unknown = np.isnan(table).any(axis=-1)

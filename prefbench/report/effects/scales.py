@@ -46,8 +46,8 @@ class Scale:
         there = sorted(v for v in found if self.low <= float(self.place(v)) <= self.high)
         if len(there) >= 2:
             return there
-        ends = (self.unit * math.sinh(end) for end in (self.low, self.high))
-        return _even(*ends, most)
+        low, high = (self.unit * math.sinh(end) for end in (self.low, self.high))
+        return _even(low, high, most)
 
 
 def unit_of(values: Array, line: float) -> float:

@@ -88,6 +88,8 @@ def _planes(shown: Shown, tasks: list[Planes], kind: str) -> Iterator[Sheet]:
         )
         if found.thinned(DRAWN):
             caption += f" Of each checkpoint {DRAWN} pairs are drawn; shares are of all."
+        if found.stretched:
+            caption += " Axes are even near 0 and logarithmic beyond."
         drawings = tuple(
             (label(plane.row, shown.board), plane_drawing(found, plane, moved=moved))
             for plane in found.planes

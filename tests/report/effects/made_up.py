@@ -92,6 +92,9 @@ def margins(one: Tuned, n: int = 300) -> dict[str, Array]:
         "both_down": (chosen < 0) & (rejected < 0),
         "both_up": (chosen > 0) & (rejected > 0),
         "inverted": (chosen < 0) & (rejected > 0),
+        "in@low_edit": np.arange(n) % 2 == 0,
+        "in@mid_edit": np.arange(n) % 2 == 1,
+        "in@high_edit": np.zeros(n),
     }
     places = {"before": 0.3, "at": 0.6, "after": 0.1}
     for text, delta, base in (("chosen", chosen, -1.0), ("rejected", rejected, -4.0)):

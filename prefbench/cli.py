@@ -355,9 +355,16 @@ def mirror(
 
 @app.command(
     epilog="Examples: prefbench doctor · prefbench doctor --quick --suite quick --mirror data/ · "
-    "prefbench doctor --engine vllm --endpoint http://localhost:8000/v1"
+    "prefbench doctor --engine vllm --endpoint http://localhost:8000/v1 · prefbench doctor runs/dpo"
 )
 def doctor(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A training run, or one of its checkpoint-N: look at its log alone, and whether "
+            "what was measured agrees with it."
+        ),
+    ] = None,
     engine: Annotated[
         list[str], typer.Option("--engine", help="hf or vllm: must work, else exit code 1.")
     ] = [],  # noqa: B006
@@ -390,28 +397,38 @@ def doctor(
     """
     import shutil
 
-    from prefbench.doctor.examine import examine
     from prefbench.report.doctor import as_json, as_text, waiting
+    from prefbench.report.run_log import verdict
 
-    with waiting() as told:
-        findings = examine(
-            engine=engine,
-            suites=suite,
-            tasks=task,
-            mirrors=mirror,
-            task_folders=task_folder,
-            endpoints=endpoint,
-            key_variable=api_key_env,
-            results=results,
-            quick=quick,
-            waiting=told,
-        )
+    closing = None
+    if run is not None:
+        from prefbench.doctor.run_log import examine_run
+        from prefbench.report.collect import gather
+
+        findings = examine_run(run, gather(results) if (results / "plans").is_dir() else None)
+        closing = verdict(findings)
+    else:
+        from prefbench.doctor.examine import examine
+
+        with waiting() as told:
+            findings = examine(
+                engine=engine,
+                suites=suite,
+                tasks=task,
+                mirrors=mirror,
+                task_folders=task_folder,
+                endpoints=endpoint,
+                key_variable=api_key_env,
+                results=results,
+                quick=quick,
+                waiting=told,
+            )
     if json_:
         print(as_json(findings), end="")
     else:
         colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
-        print(as_text(findings, width=width, colours=colours), end="")
+        print(as_text(findings, width=width, colours=colours, closing=closing), end="")
     if any(one.fails for one in findings):
         raise typer.Exit(1)
 

@@ -17,12 +17,22 @@ from prefbench.report.layout import plain
 COLOURS: dict[State, int] = {"ok": 32, "missing": 33, "broken": 31, "unused": 36, "unknown": 36}
 
 
-def as_text(findings: Sequence[Finding], *, width: int = 100, colours: bool = False) -> str:
-    """Groups of findings, each fix on lines of its own that are never broken."""
+def as_text(
+    findings: Sequence[Finding],
+    *,
+    width: int = 100,
+    colours: bool = False,
+    closing: str | None = None,
+) -> str:
+    """Groups of findings, each fix on lines of its own that are never broken.
+
+    `closing` is what is said of all at the end; None says which engines are ready.
+    """
     lines: list[str] = []
     for group, members in groupby(findings, key=lambda one: one.group):
         lines += [*([""] if lines else []), group, *_group(list(members), width, colours)]
-    lines += ["", *textwrap.wrap(plain(summary(findings)), width)]
+    closing = summary(findings) if closing is None else closing
+    lines += ["", *textwrap.wrap(plain(closing), width)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,24 +1,10 @@
-"""What the doctor found of a training run's log, as text."""
+"""What the doctor found of a training run's log, in a line or two."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from prefbench.doctor.findings import Finding
-from prefbench.report.doctor import as_text
-from prefbench.report.layout import plain
-
-EXAMPLES = (
-    "Examples: prefbench doctor runs/dpo · prefbench doctor runs/dpo/checkpoint-500 -r results/"
-)
-
-
-def run_as_text(findings: Sequence[Finding], *, width: int = 100, colours: bool = False) -> str:
-    """The findings, and in a line whether the log can be believed and what agrees with it."""
-    body = as_text(findings, width=width, colours=colours).rstrip("\n")
-    above = body[: body.rindex("\n\n")]  # the doctor's last lines are about engines
-    return "\n".join([above, "", *textwrap.wrap(plain(verdict(findings)), width)]) + "\n"
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from prefbench.doctor.findings import Finding
-from prefbench.report.run_log import run_as_text, verdict
+from prefbench.report.doctor import as_text
+from prefbench.report.run_log import verdict
 
 LOG = Finding("log", "trainer_state.json", "ok", "12 entries")
 SAME = Finding("measured", "pairs, dpo", "ok", "all agree", facts={"logged": {}})
 AGAINST = Finding("measured", "pairs, ipo", "broken", "not", needed=True, facts={"logged": {}})
 OTHER = Finding("measured", "more, dpo", "unknown", "other sign")
 NOTHING = Finding("measured", "results", "missing", "nothing", "prefbench run x")
+
+
+def told(findings, width=100):
+    return as_text(findings, width=width, closing=verdict(findings))
 
 
 @pytest.mark.parametrize(
@@ -34,19 +39,19 @@ NOTHING = Finding("measured", "results", "missing", "nothing", "prefbench run x"
 )
 def test_the_last_line_says_what_matters(findings, said):
     assert verdict(findings) == said
-    text = run_as_text(findings, width=60)
+    text = told(findings, width=60)
     assert " ".join(text.split()).endswith(said)
     assert "No engine" not in text
     assert all(len(line) <= 60 for line in text.splitlines() if "fix:" not in line)
 
 
 def test_findings_stand_above_it():
-    text = run_as_text([LOG, SAME, NOTHING])
+    text = told([LOG, SAME, NOTHING])
     assert text.startswith("log\n  ok       trainer_state.json  12 entries\n\nmeasured\n  ok  ")
     assert "           fix: prefbench run x\n\nThe log" in text
 
 
 def test_nothing_in_it_can_steer_a_terminal():
     evil = "x\x1b[2J\u202ey"
-    text = run_as_text([Finding("log", evil, "broken", evil, evil)])
+    text = told([Finding("log", evil, "broken", evil, evil)])
     assert not set("\x1b\u202e") & set(text)

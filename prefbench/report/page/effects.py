@@ -12,6 +12,7 @@ from prefbench.boards.shown import Shown
 from prefbench.leaderboard import Gathered
 from prefbench.report.effects.heat import MOST, heats
 from prefbench.report.effects.planes import Planes, displacement, entanglement
+from prefbench.report.figures.rows import finals
 from prefbench.report.page.curves import by_step, by_temperature
 from prefbench.report.page.frontier import frontier_drawings
 from prefbench.report.page.heat import heat_drawing, key_of_heat
@@ -43,7 +44,7 @@ class Effects:
     """All of the part; nothing of it where nothing of the kind was measured."""
 
     readings: tuple[tuple[str, str], ...]
-    """Names of rows, and what is to be said of them."""
+    """Names of rows, the last of each run, and what is to be said of them."""
     kinds: tuple[tuple[str, tuple[Sheet, ...]], ...]
 
 
@@ -67,7 +68,7 @@ def effects_of(
         *_curves(gathered, shown),
         *_frontiers(gathered, shown, store),
     ]
-    told = tuple((row.name, readings.get(row.name, "")) for row in shown.board.rows)
+    told = tuple((row.name, readings.get(row.name, "")) for row in finals(shown.board))
     kinds = tuple((kind, tuple(some)) for kind, some in groupby(sheets, lambda one: one.kind))
     return Effects(tuple((name, text) for name, text in told if text), kinds), notes
 

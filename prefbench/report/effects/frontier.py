@@ -112,12 +112,9 @@ def _partners(
 def _share_answers(gathered: Gathered, store: Store, judged: Group, other: Group) -> bool:
     """Whether a checkpoint's answers that were judged are those whose divergence was taken."""
     for row in gathered.checkpoints:
-        cells = [gathered.cells.get((row.name, group.name)) for group in (judged, other)]
-        first, second = (store.manifest(cell) if cell else None for cell in cells)
-        if first and second:
-            answers = (first.get("judging") or {}).get("answers")
-            if answers and answers in ((second.get("analysis") or {}).get("answers"), cells[1]):
-                return True
+        first, second = (gathered.cells.get((row.name, group.name)) for group in (judged, other))
+        if first and second and store.behind(first) == store.behind(second):
+            return True
     return False
 
 

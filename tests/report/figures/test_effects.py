@@ -228,7 +228,7 @@ def test_a_frontier_of_the_same_answers_says_so(tmp_path: Path) -> None:
     cells = {}
     for i, one in enumerate(zoo):
         for group, facts in (
-            ("far", {"answers": f"answers {i}"}),
+            ("far", {"analysis": {"answers": f"answers {i}"}}),
             ("asked", {"judging": {"answers": f"answers {i}"}}),
         ):
             cells[one.name, group] = f"{group} {i}"

@@ -12,7 +12,7 @@ from prefbench.engines.gradients.conditions import Change, Gram, Weights
 from prefbench.engines.gradients.passes import respond
 from prefbench.engines.gradients.probing import TokenPair
 from prefbench.engines.gradients.steps import Direction
-from prefbench.engines.gradients.vectors import Products, filled, stream
+from prefbench.engines.gradients.vectors import Products, filled, pieces, stream
 
 
 class PairGradients:
@@ -53,8 +53,9 @@ class PairGradients:
         held = {}
 
         def take_rejected(index: int, gradient: Tensor) -> None:
-            products.add("inner", self.g_w[index], gradient)
-            products.add("rejected", gradient, gradient)
+            for g_w, g_l in pieces(self.g_w[index], gradient):
+                products.add("inner", g_w, g_l)
+                products.add("rejected", g_l, g_l)
             if keep:
                 held[index] = gradient
 
@@ -74,8 +75,9 @@ class PairGradients:
         products = Products()
 
         def take(index: int, gradient: Tensor) -> None:
-            products.add("chosen", self.g_w[index], gradient)
-            products.add("rejected", self._g_l[index], gradient)
+            for g_w, g_l, part in pieces(self.g_w[index], self._g_l[index], gradient):
+                products.add("chosen", g_w, part)
+                products.add("rejected", g_l, part)
 
         assert self._graph is not None
         stream(self._graph, weights, self._parameters, take, retain=True)

@@ -19,7 +19,7 @@ from prefbench.engines.gradients.pair import PairGradients
 from prefbench.engines.gradients.parameters import ready, select
 from prefbench.engines.gradients.passes import fitting, respond_to_all, summed
 from prefbench.engines.gradients.probing import Probing, TokenPair
-from prefbench.engines.gradients.steps import By, taken_back
+from prefbench.engines.gradients.steps import By, copy_to, taken_back
 from prefbench.errors import EngineError
 from prefbench.objectives import OBJECTIVES
 
@@ -149,15 +149,17 @@ class Prober:
         lengths = [len(pair.chosen.continuation), len(pair.rejected.continuation)]
         noise = [NOISE * self._epsilon * (abs(b) + n) for b, n in zip(before, lengths, strict=True)]
         # The chosen gradient is needed no more; its tensors hold the parameters meanwhile.
-        with taken_back(self._parameters, gradients.g_w if ways else ()) as back:
-            for by in ways:
+        copies = gradients.g_w
+        if ways:
+            copy_to(copies, self._parameters)
+        for by in ways:
+            with taken_back(self._parameters, copies):
                 direction.move(self._parameters, by)
                 after = summed(self.model, pair[:2])
-                back()
-                suffix = "" if by == "sgd" else "_adamw"
-                seen = Change(after[0] - before[0], after[1] - before[1])
-                found |= _above(noise, seen, f"observed_{{}}{suffix}")
-                found |= _agreement(found, suffix)
+            suffix = "" if by == "sgd" else "_adamw"
+            seen = Change(after[0] - before[0], after[1] - before[1])
+            found |= _above(noise, seen, f"observed_{{}}{suffix}")
+            found |= _agreement(found, suffix)
         return predicted, found
 
     def _aligned(self, pair: TokenPair, gradients: PairGradients) -> dict[str, float]:

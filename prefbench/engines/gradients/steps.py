@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -44,7 +44,7 @@ class Direction:
         self._waiting.remove(index)
         given = (self._chosen[index], self._rejected[index])
         for g_w, g_l, *more in pieces(*given, *(() if of_tokens is None else (of_tokens,))):
-            v = torch.add(g_w * weights.chosen, g_l, alpha=weights.rejected)
+            v = (g_w * weights.chosen).add_(g_l, alpha=weights.rejected)
             for tokens in more:
                 products.add("tokens chosen", g_w, tokens)
                 products.add("tokens rejected", g_l, tokens)
@@ -95,23 +95,16 @@ def _adamw(v: Tensor) -> Tensor:
 
 
 @contextmanager
-def taken_back(
-    parameters: Sequence[Tensor], copies: Sequence[Tensor]
-) -> Iterator[Callable[[], None]]:
-    """Whatever happens to parameters inside has not happened behind, bit for bit.
-
-    Gives a function that takes it back already. `copies`, of the parameters' shapes and types, are
-    written over; without any nothing is taken back.
-    """
-    kept = parameters[: len(copies)]
-    _copy(kept, copies)
+def taken_back(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> Iterator[None]:
+    """Whatever happens to parameters inside has not happened behind: they are `copies` again."""
     try:
-        yield lambda: _copy(copies, kept)
+        yield
     finally:
-        _copy(copies, kept)
+        copy_to(parameters, copies)
 
 
 @torch.no_grad()
-def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
+def copy_to(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Writes over tensors, bit for bit where types are the same."""
+    for target, source in zip(targets, sources, strict=True):
         target.copy_(source)

@@ -62,10 +62,39 @@ def as_text(
     if readings:
         for text in readings.values():
             lines += [*wrapped(text, width), ""]
-        lines += wrapped("These paragraphs follow each interval alone, uncorrected.", width)
+        lines += [
+            *wrapped("These paragraphs follow each interval alone, uncorrected.", width),
+            "",
+        ]
+    lines += [*in_short(checked, width), ""]
     for note in notes_of(checked, everything=everything):
         lines += wrapped(note, width)
     return "\n".join(lines) + "\n"
+
+
+def in_short(checked: Checked, width: int) -> list[str]:
+    """A line for each claim: for how many rows and tasks it came out how."""
+    counted = [
+        (claim, Counter(line.verdict for line in found))
+        for claim, found in _by_claim(checked.lines)
+    ]
+    columns = {
+        verdict: max(len(str(counts[verdict])) for _, counts in counted)
+        for verdict in VERDICTS
+        if any(counts[verdict] for _, counts in counted)
+    }
+    heads = [
+        "  ".join(
+            f"{MARKS[verdict]} {counts[verdict]:{size}}" if counts[verdict] else " " * (size + 2)
+            for verdict, size in columns.items()
+        )
+        for _, counts in counted
+    ]
+    lines = ["In short, by row and task:"] if counted else []
+    for head, (claim, _) in zip(heads, counted, strict=True):
+        told_of = wrapped(f"{claim.sentence}.", width, indent=len(head) + 4)
+        lines += [f"  {head}  {told_of[0].lstrip()}", *told_of[1:]]
+    return lines
 
 
 def notes_of(checked: Checked, *, everything: bool = True) -> list[str]:

@@ -293,8 +293,8 @@ class Work:
         from prefbench.measures.beside import PairProbe
 
         reference = self._answers_of(planned.beside, requests) if planned.beside else None
-        probe = PairProbe(requests, engine, reference, str(planned.identity["objective"]))
         items = drawn(len(requests), planned.task.recipe.sample)
+        probe = PairProbe(requests, items, engine, reference, str(planned.identity["objective"]))
         answers, n_resumed = self._in_batches(
             requests,
             cell,
@@ -303,7 +303,7 @@ class Work:
             probe.ask,
             "gradients",
         )
-        domains = probe.domains(items)
+        domains = probe.domains()
         notes += probe.notes
         return [
             dataclasses.replace(one, numbers={**one.numbers, **domains[one.item]})

@@ -20,10 +20,12 @@ from prefbench.cells import Settings, find
 from prefbench.comparisons import Judging
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.foresight import foresee
+from prefbench.measures.answers import drawn
 from prefbench.references import UNKNOWN, find_references
 from prefbench.report.collect import collect, gather
 from prefbench.runner import Outcome, run
 from prefbench.store import Store
+from prefbench.tasks import tasks_folder
 
 FEW = Settings(limit=5, batch_size=2, engine="hf")
 MARGINS, GRADIENTS = "demo_arithmetic_margins", "demo_arithmetic_gradients"
@@ -161,6 +163,40 @@ def test_gradients_come_with_the_conditions_and_an_observed_step(
     assert manifest["identity"]["objective"] == "dpo"
     assert manifest["beside"]["name"] == "sft"
     assert any("gradients of" in note for note in manifest["engine"]["notes"])
+
+
+def test_token_by_token_cosines_are_of_the_first_pairs_that_are_drawn(
+    runs: Path, small_zoo: Path
+) -> None:
+    folder = runs.parent / "tasks"
+    folder.mkdir()
+    text = (
+        f"include: {tasks_folder() / 'demo_dialogues.yaml'}\ntask: own\nmetadata:\n  prefbench:\n"
+    )
+    text += (
+        "    {measure: gradients, sample: 3, heat_maps: 2, untrained: true, metrics: [cosine]}\n"
+    )
+    (folder / "own.yaml").write_text(text)
+    assert not measure(runs, small_zoo, "own", task_folders=[folder]).failed
+    store = Store(runs.parent / "results")
+    gathered = gather(runs.parent / "results")
+    answers = store.answers(gathered.cells["dpo", gathered.groups[0].name])
+    assert [answer.item for answer in answers] == drawn(5, 3) != [0, 1, 2]
+    assert [bool(answer.cosines) for answer in answers] == [True, True, False]
+    for answer in answers[:2]:
+        texts = [text.split("\u241f") for text in answer.texts]
+        assert len(answer.cosines) == len(texts[0]) * len(texts[1])
+        assert max(map(abs, answer.cosines)) <= 1 + 1e-6
+    random = quantities(runs, "own")["gradient_difference_l2_random@2"]
+    assert np.isfinite(random).all()
+
+
+def test_domains_are_held_against_each_other(runs: Path, small_zoo: Path) -> None:
+    settings = dataclasses.replace(FEW, limit=4)
+    measure(runs, small_zoo, "demo_mixed_gradients", settings=settings)
+    found = quantities(runs, "demo_mixed_gradients")
+    assert np.isfinite(found["domain_inner"]).all()
+    assert (np.abs(found["domain_cosine"]) <= 1).all()
 
 
 def test_what_was_asked_before_a_kill_is_not_asked_again(

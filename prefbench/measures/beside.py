@@ -73,6 +73,7 @@ class PairProbe:
     def __init__(
         self,
         requests: Requests,
+        items: Sequence[int],
         engine: Any,
         reference: Mapping[int, Answer] | None,
         objective: str,
@@ -81,6 +82,7 @@ class PairProbe:
 
         Args:
             requests: of the task.
+            items: places of the pairs that are going to be looked at.
             engine: the checkpoint in transformers.
             reference: its reference's answers on the same pairs, by item, where it has one.
             objective: whose step is tried.
@@ -94,7 +96,8 @@ class PairProbe:
         recipe = requests.task.recipe
         self.requests = requests
         self.engine = engine
-        self.heat_maps = recipe.heat_maps
+        self.items = items
+        self._mapped = {*items[: recipe.heat_maps]}
         self._reference = reference
         large = sum(one.numel() for one in engine.model.parameters()) >= LARGE
         self._probing = Probing(parameters=recipe.parameters, own=objective, checkpointing=large)
@@ -126,7 +129,7 @@ class PairProbe:
             for name in ("cosine", "entanglement"):
                 if name in numbers:
                     numbers[f"{name}@{band}"] = numbers[name] * inside
-        if index >= self.heat_maps:
+        if index not in self._mapped:
             return Answer(index, numbers=numbers)
         cosines = self._prober.heat_map(pair)
         return Answer(
@@ -137,11 +140,11 @@ class PairProbe:
             cosines=tuple(cosines.ravel().tolist()),
         )
 
-    def domains(self, batch: Sequence[int]) -> dict[int, dict[str, float]]:
+    def domains(self) -> dict[int, dict[str, float]]:
         """Products with the mean gradient of the other domain, by item; none without domains."""
         places: dict[str, list[int]] = {}
         pairs: dict[str, list[TokenPair]] = {}
-        for index in batch:
+        for index in self.items:
             domain = self.requests.item(index).fields.get("domain")
             pair = self._pair(index)
             if domain and not isinstance(pair, str):

@@ -8,6 +8,7 @@ many sentences about nothing, some say something.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from prefbench.claims import numbers as n
@@ -55,13 +56,19 @@ def read(
     rows = Rows(gathered, baseline, all_steps=True)
     others = {row.name: rows.other(row, "reference")[0] for row in rows.rows}
     right = _right(gathered)
+
+    @cache
+    def once(row: str, number: Number) -> set[str]:
+        """Tasks that have a number; of several with the same pairs, one."""
+        return {one.group for one in rows.tasks_with(row, [number])}
+
     wanted = []
     for row in rows.rows:
         for group in rows.groups:
             one = rows.cells.get((row.name, group))
             if one is None or one.sure is not None:
                 continue
-            wanted += [Wanted(group, ((row.name, m),)) for m in _OWN if m.is_in(one)]
+            wanted += [Wanted(group, ((row.name, m),)) for m in _OWN if group in once(row.name, m)]
             other = others[row.name]
             against = rows.cells.get((other, group)) if other else None
             if other is None or against is None or against.sure is not None:
@@ -70,7 +77,7 @@ def read(
             wanted += [
                 Wanted(group, ((row.name, m), (other, m)))
                 for m in changes
-                if m.is_in(one) and m.is_in(against)
+                if group in once(row.name, m) and m.is_in(against)
             ]
     drawn = draw(wanted, rows.cells, rows.groups, n_resamples=n_resamples)
     return {
@@ -150,7 +157,9 @@ def _paragraph(one: _Read) -> str:
 def _displacement(one: _Read) -> Iterator[str]:
     low, both = one.values(n.DISPLACED_LOW), one.values(n.BOTH_DOWN)
     means = {**one.values(n.DELTA_CHOSEN), **one.values(n.DELTA_LOW)}
-    for task, share in {**one.values(n.DISPLACED), **low}.items():
+    others = {task: share for task, share in one.values(n.DISPLACED).items() if task not in low}
+    at_length = low if low or len(others) > 1 else others
+    for task, share in at_length.items():
         pairs = "low-edit-distance pairs" if task in low else "pairs"
         number = told(share, "percent", neutral=0.5)
         side, mean = _side(share, 0.5), means.get(task)
@@ -171,6 +180,19 @@ def _displacement(one: _Read) -> Iterator[str]:
         if task in both and side == "above":
             said += f". Both answers fell on {told(both[task], 'percent')} of all pairs"
         yield f"{said}."
+    if others and others is not at_length:
+        yield from _summed_up(
+            others,
+            0.5,
+            "percent",
+            "The chosen log-prob fell",
+            {
+                "above": "on most pairs of",
+                "below": "on less than half of the pairs of",
+                None: "on perhaps half of the pairs of",
+            },
+            brief=True,
+        )
 
 
 def _rewards(one: _Read) -> Iterator[str]:
@@ -208,13 +230,14 @@ def _against_the_other(one: _Read) -> Iterator[str]:
         ("perplexity", perplexity, "perplexity"),
         ("agility", agility, "nats"),
         ("the share of right answers", right, "percent"),
-        ("the repetition of its texts", one.changes(n.REPETITION.name), "percent"),
+        ("the repetition of its texts", _known(one.changes(n.REPETITION.name)), "percent"),
     )
     opening = f"Against {one.title(one.other)}, "
     for what, changes, unit in subjects:
         if changes:
             said = f"{opening}{what}" if opening else what[0].upper() + what[1:]
-            yield from _summed_up(changes, 0.0, unit, said, moved, signed=True)
+            brief = what.startswith("the repetition")  # often at many temperatures
+            yield from _summed_up(changes, 0.0, unit, said, moved, signed=True, brief=brief)
             opening = ""
     worse = {task for task, gap in perplexity.items() if _side(gap) == "above"}
     gained = {task for task, gap in agility.items() if _side(gap) == "above"}
@@ -233,12 +256,13 @@ def _win_rate(one: _Read) -> Iterator[str]:
         own,
         0.5,
         "percent",
-        "It",
+        f"{_judged(own)}it",
         {
             "above": "wins more often than it loses on",
             "below": "loses more often than it wins on",
             None: "may win as often as it loses on",
         },
+        brief=True,
     )
 
 
@@ -253,7 +277,18 @@ def _gradients(one: _Read) -> Iterator[str]:
             "below": "point opposite ways on",
             None: "may be unrelated on",
         },
+        brief=True,
     )
+    moved = [one.values(n.agrees(text)) for text in ("chosen", "rejected")]
+    every = [value for some in moved for value in some.values()]
+    if all(moved) and all(_side(value, 0.5) == "above" for value in every):
+        least = told(min(every, key=lambda value: value.value), "percent", neutral=0.5)
+        tasks = _list(_tasks(list(moved[0])))
+        yield (
+            "A small step moves both answers as predicted on more than half of the pairs of "
+            f"{tasks} (at least {least})."
+        )
+        return
     for text in ("chosen", "rejected"):
         yield from _summed_up(
             one.values(n.agrees(text)),
@@ -308,6 +343,7 @@ def _summed_up(
     `brief` tells of those alike the least and the largest value alone.
     """
     parts = []
+    what = what[0].upper() + what[1:]
     for side in ("above", "below", None, "same"):
         alike = {
             task: value
@@ -320,9 +356,9 @@ def _summed_up(
         if brief and len(said) > 1:
             ends = sorted(alike, key=lambda task: alike[task].value)
             numbers = f"from {said[ends[0]]} to {said[ends[-1]]}"
-            parts.append(f"{words[side]} {_list(list(said))} ({numbers})")
+            parts.append(f"{words[side]} {_list(_tasks(list(said)))} ({numbers})")
         elif said:
-            tasks = [f"{task} ({number})" for task, number in said.items()]
+            tasks = [f"{_tasks([task])[0]} ({number})" for task, number in said.items()]
             parts.append(f"{words[side]} {_list(tasks)}")
     if parts:
         yield f"{what} {'; '.join(parts)}."
@@ -331,6 +367,36 @@ def _summed_up(
 def _is_same(value: Estimate, neutral: float, words: Mapping[str | None, str]) -> bool:
     """Of a difference: whether every resample shows none, which leaves nothing to doubt."""
     return "same" in words and value.low == value.high == neutral
+
+
+def _known(changes: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Those whose direction is known."""
+    return {task: gap for task, gap in changes.items() if _side(gap)}
+
+
+def _judged(found: Mapping[str, Estimate]) -> str:
+    """Against whom and by whom, where it is the same on all tasks."""
+    told_of = {task.partition(AGAINST)[2] for task in found}
+    (whom,) = told_of if len(told_of) == 1 else ("",)
+    return f"against {whom}, " if whom else ""
+
+
+def _tasks(names: Sequence[str]) -> list[str]:
+    """Names of tasks; the temperatures of one sweep together, and judges left out."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        task = name.partition(AGAINST)[0]
+        stem, _, temperature = task.rpartition("_t")
+        is_swept = bool(stem) and temperature.replace(".", "", 1).isdigit()
+        found.setdefault(stem if is_swept else task, []).append(temperature if is_swept else "")
+    return [
+        f"{task} at temperature {_list(several)}" if several[0] else task
+        for task, several in found.items()
+    ]
+
+
+AGAINST = ", against "
+"""Between a judged task's name and its opponent and judge."""
 
 
 def _list(parts: Sequence[str]) -> str:

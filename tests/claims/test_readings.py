@@ -158,3 +158,25 @@ def test_readings_of_nothing_seldom_say_anything() -> None:
             "perhaps half right" not in said,
         ]
     assert 0 < np.mean(sides) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(sides))
+
+
+def test_many_tasks_are_told_together() -> None:
+    cells = [
+        cell("dpo", "arith", margins(falling(0.9), -3.0)),
+        cell("dpo", "talk", margins(falling(0.8), -3.0, low=share(0.05))),
+        cell("dpo", "plot", margins(falling(0.7), -3.0, low=share(0.05))),
+        *(cell("dpo", f"w_t{t:g}, against sft by j", {"win": share(w)})
+          for t, w in ((0, 0.7), (0.5, 0.8), (1, 0.3))),
+        cell("dpo", "g", {"cosine": 0.5 + 0.1 * NOISE, "chosen_agrees": share(0.9),
+                          "rejected_agrees": share(0.95)}),
+    ]  # fmt: skip
+    said = reading(cells)
+    assert "On arith the chosen log-prob fell on 90 %" in said
+    assert "The chosen log-prob fell on most pairs of talk and plot (from 70 % [64, 76] to" in said
+    assert (
+        "Against sft by j, it wins more often than it loses on w at temperature 0 and 0.5 (from "
+        "70 % [64, 76] to 80 % [74, 86]); loses more often than it wins on w at temperature 1 ("
+    ) in said
+    assert "moves both answers as predicted on more than half of the pairs of g (at least 90 %" in (
+        said
+    )

@@ -158,7 +158,7 @@ def identity(source: Source, splits: Iterable[str]) -> str:
         DataError: neither is known (a hub set without a pinned revision).
     """
     if source.parts:
-        return " + ".join(identity(part, splits) for part in source.parts)
+        return " + ".join(dict.fromkeys(identity(part, splits) for part in source.parts))
     if source.files:
         digest = hashlib.sha256()
         for split in sorted(set(splits)):

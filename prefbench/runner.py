@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from prefbench import data
 from prefbench.analyses import Beside, plan_beside
 from prefbench.analyses import told as told_analysis
-from prefbench.analysing import Analyst
 from prefbench.cells import (
     PlannedCell,
     PlannedTask,
@@ -146,6 +145,8 @@ def run(
                 failed |= work.carry_out(some)
     due = [one for name, one in analyses.items() if name not in analysed]
     if due:
+        from prefbench.analysing import Analyst  # with all that reads answers
+
         failed |= Analyst(store, judging, listener).carry_out(due)
     left = [one for name, one in to_judge.items() if name not in judged]
     spent: Mapping[str, Any] = {}

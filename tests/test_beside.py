@@ -117,11 +117,12 @@ def test_pairs_are_scored_once_for_all_that_ask_them(
         lambda self, *rest: asked.append(rest[0].title) or true(self, *rest),
     )
     second = measure(runs, small_zoo, "demo_arithmetic_pairs", MARGINS, GRADIENTS)
-    assert asked == [f"dpo × {GRADIENTS}: gradients"]
+    # Of the reference, what is drawn.
+    assert asked == [f"sft × {GRADIENTS}", f"dpo × {GRADIENTS}: gradients"]
     assert len(second.done) == 3
     third = measure(runs, small_zoo, "demo_arithmetic_pairs", MARGINS, GRADIENTS)
     assert third.measured == ()
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 def test_a_checkpoint_beside_itself_has_not_moved(runs: Path, small_zoo: Path) -> None:
@@ -318,7 +319,7 @@ def test_foresight_counts_what_is_needed_of_references(runs: Path, small_zoo: Pa
     }
     titles = foresee([runs], **arguments).to_measure
     assert f"sft × {MARGINS}" in titles
-    assert len(titles) == len(set(titles)) == 6
+    assert len(titles) == len(set(titles)) == 7
     assert f"dpo × {GRADIENTS}: gradients" in titles
     assert f"sft × {SAMPLES}: samples scored" in titles
 

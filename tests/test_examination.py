@@ -359,8 +359,8 @@ def test_contests_are_found_by_any_name_of_their_opponent(judged: Place) -> None
         place.judge("local", url)
         place.run("local", opponents=("round_robin", "reference"))
     every = find_contests(place.store)
-    assert len({(one.answers, one.against) for one in every}) == len(every) == 28 + 8
-    assert len(find_contests(place.store, opponents=("round_robin",))) == 28
+    assert len({(one.answers, one.against) for one in every}) == len(every) == 55 + 11
+    assert len(find_contests(place.store, opponents=("round_robin",))) == 55
     against = {one.opponent for one in find_contests(place.store, opponents=("ipo", "reference"))}
     assert against == {"ipo", "reference"}
     with pytest.raises(InputError, match="for the task other; there are: drawn"):

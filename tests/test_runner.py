@@ -106,10 +106,10 @@ def test_what_a_failed_checkpoint_has_built_is_gone_on_with_by_the_next(
 ) -> None:
     score = HFEngine.score
 
-    def breaking(self: Any, requests: Any) -> Any:
+    def breaking(self: Any, requests: Any, **details: bool) -> Any:
         if self.checkpoint.name == "dpo":
             raise RuntimeError("device lost")
-        return score(self, requests)
+        return score(self, requests, **details)
 
     monkeypatch.setattr(prefbench.measures.requests, "CHUNK", 2)
     monkeypatch.setattr(HFEngine, "score", breaking)
@@ -212,11 +212,11 @@ def test_an_engine_that_breaks_in_the_middle_fails_its_cell_and_keeps_its_batche
 ) -> None:
     score, calls = HFEngine.score, []
 
-    def breaking(self: Any, requests: Any) -> Any:
+    def breaking(self: Any, requests: Any, **details: bool) -> Any:
         calls.append(len(requests))
         if len(calls) == 2:
             raise RuntimeError("device lost")
-        return score(self, requests)
+        return score(self, requests, **details)
 
     monkeypatch.setattr(HFEngine, "score", breaking)
     outcome = measure(runs, mirror)
@@ -303,9 +303,9 @@ def test_weights_that_change_during_a_run_give_no_numbers(
         start(self, checkpoint, settings)
         overwrite(self)
 
-    def asking(self: Any, requests: Any) -> Any:
+    def asking(self: Any, requests: Any, **details: bool) -> Any:
         overwrite(self)
-        return score(self, requests)
+        return score(self, requests, **details)
 
     changed = ("__init__", loading) if when == "while it is loaded" else ("score", asking)
     monkeypatch.setattr(HFEngine, *changed)
@@ -478,9 +478,10 @@ def test_a_listener_hears_how_the_run_goes_on(runs: Path, mirror: Path) -> None:
 def test_only_final_models_are_taken_where_asked(small_zoo: Path) -> None:
     everything = find(small_zoo / "checkpoints", Settings(), final_only=False)
     final = find(small_zoo / "checkpoints", Settings(), final_only=True)
-    assert len(everything) == 24
+    assert len(everything) == 33
     assert {c.name for c in final} == {
-        "sft", "exmate", "dpo", "dpop", "ipo", "slic", "unlikelihood", "dpo_exmate",
+        "sft", "exmate", "dpo", "dpop", "ipo", "slic", "unlikelihood", "dpo_exmate", "rrhf",
+        "spin-1", "spin-2",
     }  # fmt: skip
 
 

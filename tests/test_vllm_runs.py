@@ -113,7 +113,7 @@ def test_all_checkpoints_of_a_zoo_from_one_start(small_zoo: Path, tmp_path: Path
     more = {"tasks": ["demo_arithmetic", "demo_everyday"]}
     mirror = small_zoo / "data"
     outcome, results = measure(zoo, mirror, "vllm", dataclasses.replace(VLLM, limit=6), **more)
-    assert len(outcome.measured) == 16
+    assert len(outcome.measured) == 22
     assert not outcome.failed
     assert len(list((results / "logs").iterdir())) == 1
     _, plain = measure(zoo, mirror, "hf", Settings(engine="hf", limit=6), **more)
@@ -125,7 +125,7 @@ def test_all_checkpoints_of_a_zoo_from_one_start(small_zoo: Path, tmp_path: Path
             assert {**one, "logps": ()} == {**other, "logps": ()}
     assert render(collect(results), "text") == render(collect(plain), "text")
     notes = [found["engine"]["notes"] for found in manifests(results).values()]
-    assert sum(n == ["its weights were loaded into the vLLM that was running"] for n in notes) == 14
+    assert sum(n == ["its weights were loaded into the vLLM that was running"] for n in notes) == 20
 
 
 def test_auto_generates_by_vllm_and_scores_by_hf(runs: Path, mirror: Path) -> None:
@@ -286,6 +286,7 @@ def test_an_adapter_that_is_left_to_hf_is_not_open_beside_those_of_vllm(
             checkpoint=dataclasses.replace(read_checkpoint(tmp_path / name), fingerprint=name),
             task=SimpleNamespace(name=task),
             repeat=0,
+            work="answers",
         )
         for name in ("one", "two", "dora")
         for task in ("first", "second")

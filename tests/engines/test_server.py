@@ -287,9 +287,9 @@ def test_a_server_that_gives_only_text(served: Path) -> None:
         }  # fmt: skip
         (stopped,) = engine.generate([[5, 6]], Sampling(until=("Stop",), max_gen_toks=8))
         n_tokens = len(engine.tok_encode("the mat "))
-        assert stopped == ("the mat ", n_tokens, True, 0, True)
+        assert stopped == ("the mat ", n_tokens, True, 0, True, ())
         (whole,) = engine.generate([[5, 6]], Sampling(max_gen_toks=2))
-        assert whole == ("the mat Stop it", 4, False, 0, True)
+        assert whole == ("the mat Stop it", 4, False, 0, True, ())
         long = list(range(5, 5 + SERVED_CONTEXT))
         assert engine.generate([long], Sampling(max_gen_toks=8))[0].n_cut == 8
         assert server.requests[-1][1]["prompt"] == long[8:]

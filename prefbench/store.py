@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,9 +91,10 @@ class Store:
                     raise StoreError(f"{folder}: no results here; `prefbench run` makes them")
                 folder.mkdir(parents=True, exist_ok=True)
                 _write_json(mark, {"format": FORMAT})
-            found = json.loads(mark.read_text(encoding="utf-8")).get("format")
-        except (OSError, ValueError) as error:
+            facts = json.loads(mark.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{mark}: cannot be read or written: {error}") from error
+        found = facts.get("format") if isinstance(facts, dict) else None
         if found != FORMAT:
             raise StoreError(f"{mark}: format {found}, this prefbench reads {FORMAT}; update it")
 
@@ -107,12 +109,11 @@ class Store:
         The lock is the operating system's, so a killed process leaves none behind.
         """
         folder = self._cell(cell)
+        lock = FileLock(folder / "lock")
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
+            taken = _taken(lock, wait=wait)
+        if not taken:
             yield None
             return
         try:
@@ -127,7 +128,7 @@ class Store:
     def failure(self, cell: str) -> str | None:
         """Why the last try of an unsealed cell failed."""
         found = _read_json(self._cell(cell) / "failure.json")
-        return str(found["reason"]) if found else None
+        return str(found.get("reason")) if found else None
 
     def records(self, cell: str) -> pa.Table:
         """The numbers of a sealed cell: `item`, `cluster`, `reason` and a column per quantity."""
@@ -135,14 +136,18 @@ class Store:
 
     def answers(self, cell: str) -> list[Answer]:
         """The answers of a sealed cell, by item."""
-        rows = _read_table(self._cell(cell) / "answers.parquet").to_pylist()
-        return [_answer(row) for row in rows]
+        path = self._cell(cell) / "answers.parquet"
+        table = _read_table(path)
+        try:
+            return [_answer(row) for row in table.to_pylist()]
+        except (TypeError, ValueError) as error:
+            raise _unreadable_table(path, error) from error
 
     def behind(self, cell: str) -> str:
         """The cell whose answers a sealed cell's numbers are made of: itself, or another."""
         manifest = self.manifest(cell) or {}
         told = manifest.get("judging") or manifest.get("analysis") or {}
-        return str(told.get("answers", cell))
+        return str(told.get("answers", cell)) if isinstance(told, dict) else cell
 
     def items(self, digest: str) -> pa.Table:
         """The prompts and fields behind a cell: `item`, `prompt`, `continuations`, `fields`."""
@@ -190,17 +195,14 @@ class Cell:
         with _explained(self.journal):
             lines, good = self._read_journal()
             if not lines or lines[0] != json.loads(json.dumps(header)):
-                self.journal.write_text(_line(header), encoding="utf-8")
+                self.journal.write_bytes(_encoded(_line(header)))
                 return {}
             with self.journal.open("r+b") as file:
                 file.truncate(good)
-        return {
-            line["batch"]: Batch(line["texts"], [_answer(row) for row in line["answers"]])
-            for line in lines[1:]
-        }
+        return dict(lines[1:])
 
     def _read_journal(self) -> tuple[list[Any], int]:
-        """Whole lines, and how many bytes they take."""
+        """The header and the batches up to the first line that is neither, and their bytes."""
         lines, good = [], 0
         if self.journal.exists():
             with self.journal.open("rb") as file:
@@ -208,8 +210,9 @@ class Cell:
                     try:
                         if not raw.endswith(b"\n"):
                             break
-                        lines.append(json.loads(raw))
-                    except ValueError:
+                        line = json.loads(raw)
+                        lines.append(_batch(line) if lines else line)
+                    except (ValueError, LookupError, TypeError, RecursionError):
                         break
                     good += len(raw)
         return lines, good
@@ -217,8 +220,9 @@ class Cell:
     def append(self, number: int, batch: Batch) -> None:
         """Adds a batch in one write and waits until it is on the disk."""
         rows = [_row(answer) for answer in batch.answers]
-        with _explained(self.journal), self.journal.open("a", encoding="utf-8") as file:
-            file.write(_line({"batch": number, "texts": batch.texts, "answers": rows}))
+        line = _line({"batch": number, "texts": batch.texts, "answers": rows})
+        with _explained(self.journal), self.journal.open("ab") as file:
+            file.write(_encoded(line))
             file.flush()
             os.fsync(file.fileno())
 
@@ -260,11 +264,11 @@ def _wide(records: Iterable[Record], clusters: Mapping[int, str]) -> pa.Table:
     reasons: list[str | None] = [None] * len(rows)
     for item, quantity, value, reason in records:
         if reason is not None:
-            reasons[rows[item]] = reason
+            reasons[rows[item]] = _whole(reason)
         else:
             columns.setdefault(quantity, [None] * len(rows))[rows[item]] = value
     items = pa.array(list(rows), pa.int32())
-    names = pa.array([clusters[item] for item in rows], pa.string()).dictionary_encode()
+    names = pa.array([_whole(clusters[item]) for item in rows], pa.string()).dictionary_encode()
     return pa.table(
         {
             "item": items,
@@ -278,10 +282,32 @@ def _wide(records: Iterable[Record], clusters: Mapping[int, str]) -> pa.Table:
 def _row(answer: Answer) -> dict[str, Any]:
     """An answer as it is written: without the details that it does not have."""
     row = {name: getattr(answer, name) for name in FIELDS}
+    row["texts"] = tuple(map(_whole, answer.texts))
+    row["reason"] = None if answer.reason is None else _whole(answer.reason)
     return {k: v for k, v in row.items() if k not in DETAILS.names or v}
 
 
 FIELDS = tuple(one.name for one in dataclasses.fields(Answer))
+
+
+HALVES = re.compile("[\ud800-\udfff]")
+
+
+def _whole(text: str) -> str:
+    """Text with U+FFFD for halves of characters: JSON may say them, Parquet cannot hold them."""
+    return HALVES.sub("\ufffd", text)
+
+
+def _batch(line: Mapping[str, Any]) -> tuple[int, Batch]:
+    """A journal's line read.
+
+    Raises:
+        TypeError, ValueError, LookupError: it is none.
+    """
+    number, texts = line["batch"], line["texts"]
+    if type(number) is not int or not isinstance(texts, str):
+        raise TypeError("a batch has a number and a hash")
+    return number, Batch(texts, [_answer(row) for row in line["answers"]])
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:
@@ -299,6 +325,20 @@ def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
+def _encoded(text: str) -> bytes:
+    """JSON in UTF-8; half a character, as in the name of a folder, becomes JSON's escape of it."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _taken(lock: FileLock, *, wait: bool) -> bool:
+    """Whether a lock could be had. Not to have it in time is an OSError as well, but no failure."""
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        return False
+    return True
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """What the operating system says of a path, as our error."""
@@ -313,7 +353,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True, default=str)
-    _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    _replace(path, lambda temporary: temporary.write_bytes(_encoded(text + "\n")))
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
@@ -339,15 +379,21 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read: {error}; delete it to measure again") from error
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: cannot be read: no JSON object; delete it to measure again")
+    return value
 
 
 def _read_table(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{path}: cannot be read: {error}; delete {path.parent} to measure again"
-        ) from error
+        table = pq.read_table(path)
+        table.validate(full=True)  # text that is no UTF-8 would fail much later
+    except (OSError, pa.ArrowException, LookupError, ValueError) as error:
+        raise _unreadable_table(path, error) from error
+    return table
+
+
+def _unreadable_table(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path}: cannot be read: {error}; delete {path.parent} to measure again")

@@ -17,7 +17,7 @@ from prefbench.errors import JudgeError, PrefbenchError, StoreError
 from prefbench.judges.judge import Ask, Turn, Unheard
 from prefbench.judging import INHERITED, Court
 from prefbench.listener import Listener
-from prefbench.manifest import now
+from prefbench.manifest import now, task_facts
 from prefbench.measures.answers import pair_quantities, text_quantities
 from prefbench.measures.comparison import Heard
 from prefbench.measures.divergence import divergence
@@ -96,6 +96,7 @@ class Analyst:
             raise PrefbenchError(f"no item has a number: {why}")
         told = {
             **{name: manifest[name] for name in INHERITED},
+            "task": task_facts(analysis.answers.task),  # another may have asked about the same
             "cell": analysis.cell,
             "identity": dict(analysis.identity),
             "higher_is_better": {},

@@ -22,7 +22,7 @@ from prefbench.judges.judge import Ask, Judge, Unheard, Verdict, key_of
 from prefbench.judges.opening import Bench, PlannedJudge, open_judge
 from prefbench.judges.verdicts import Verdicts
 from prefbench.listener import Listener
-from prefbench.manifest import now
+from prefbench.manifest import now, task_facts
 from prefbench.measures.comparison import Heard, Pair, compare
 from prefbench.measures.panel import agreement
 from prefbench.pairing import pairs_of
@@ -288,6 +288,7 @@ class Court:
             )
         manifest = {
             **_inherited(self.store, one.planned),
+            "task": task_facts(one.planned.task),  # another may have asked for the same texts
             "cell": one.planned.cell,
             "identity": dict(one.planned.identity),
             "higher_is_better": {},

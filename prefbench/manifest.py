@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prefbench import __version__
 from prefbench.cells import PlannedCell, Settings
 from prefbench.records import Answer
+from prefbench.tasks import Task
 
 if TYPE_CHECKING:
     from prefbench.engines.base import Engine
@@ -47,13 +48,7 @@ def manifest_of(
         "cell": planned.cell,
         "identity": dict(planned.identity),
         "checkpoint": dataclasses.asdict(planned.checkpoint),
-        "task": {
-            "name": task.name,
-            "file": task.file.name,
-            "definition": task.definition,
-            "config": json.loads(json.dumps(task.config, default=lambda f: f.source)),
-            "n_shots": task.n_shots,
-        },
+        "task": task_facts(task),
         "data": {
             "title": source.title if source else None,
             "revision": source.revision if source else None,
@@ -104,6 +99,17 @@ def manifest_of(
         "finished": now(),
         "seconds": round(seconds, 3),
         "resumed_batches": resumed_batches,
+    }
+
+
+def task_facts(task: Task) -> dict[str, Any]:
+    """What a manifest says of a task."""
+    return {
+        "name": task.name,
+        "file": task.file.name,
+        "definition": task.definition,
+        "config": json.loads(json.dumps(task.config, default=lambda f: f.source)),
+        "n_shots": task.n_shots,
     }
 
 

@@ -23,6 +23,8 @@ from prefbench.foresight import foresee
 from prefbench.measures.answers import drawn
 from prefbench.references import UNKNOWN, find_references
 from prefbench.report.collect import collect, gather
+from prefbench.report.explain.again import again
+from prefbench.report.explain.behind import look_up
 from prefbench.runner import Outcome, run
 from prefbench.store import Store
 from prefbench.tasks import tasks_folder
@@ -123,6 +125,23 @@ def test_pairs_are_scored_once_for_all_that_ask_them(
     third = measure(runs, small_zoo, "demo_arithmetic_pairs", MARGINS, GRADIENTS)
     assert third.measured == ()
     assert len(asked) == 2
+
+
+def test_a_number_says_how_it_is_made_again_though_another_task_asked_first(
+    runs: Path, small_zoo: Path
+) -> None:
+    measure(runs, small_zoo, "demo_arithmetic_pairs")
+    measure(runs, small_zoo, MARGINS)
+    results = runs.parent / "results"
+    behind = look_up(results, ["dpo", MARGINS, "displaced"])
+    assert behind.manifest["task"]["name"] == MARGINS
+    words = again(behind, mirrors=[small_zoo / "data"]).words
+    assert words[words.index("--task") + 1] == MARGINS
+    reference = words[words.index("--reference") + 1]
+    assert Path(reference) == runs.parent / "zoo" / "checkpoints" / "sft"
+    shared = look_up(results, ["dpo", "demo_arithmetic_pairs", "agility"])
+    assert shared.cell != behind.cell
+    assert "demo_arithmetic_pairs" in again(shared).words
 
 
 def test_a_checkpoint_beside_itself_has_not_moved(runs: Path, small_zoo: Path) -> None:

@@ -68,7 +68,8 @@ def again(behind: Behind, *, mirrors: Sequence[Path] = ()) -> Again:
     words = ["prefbench", "run", *map(str, paths)]
     if not any(path.name.startswith("checkpoint-") for path in paths):
         words.append("--final")
-    words += ["--task", manifest["task"]["name"]]
+    # Not the manifest's: several tasks may share one cell.
+    words += ["--task", behind.column.group.task]
     words += _settings(manifest)
     words += _reference(manifest)
     words += opponent

@@ -228,7 +228,8 @@ def _changed(manifest: Mapping[str, Any]) -> str:
 
     usual = {field.name: field.default for field in dataclasses.fields(Settings)}
     settings = manifest.get("settings", {})
-    return ", ".join(f"{k} {v}" for k, v in settings.items() if k in usual and v != usual[k])
+    chosen = {k: v for k, v in settings.items() if k in usual and v not in (usual[k], [])}
+    return ", ".join(f"{k} {v}" for k, v in chosen.items())
 
 
 def _hashes(behind: Behind) -> Iterator[str]:

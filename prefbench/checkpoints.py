@@ -223,9 +223,9 @@ def _candidates(root: Path) -> Iterator[Path]:
     """Directories that hold a checkpoint or cannot be read; each once, by its own path first.
 
     Links are followed after everything else, so that a link to a checkpoint under root is seen to
-    be that checkpoint.
+    be that checkpoint. A link to a directory around root is not: it leads to what nobody named.
     """
-    seen: set[Path] = set()
+    seen: set[Path] = set(root.parents)
     folders, links = [root], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -250,7 +250,7 @@ def _candidates(root: Path) -> Iterator[Path]:
 def _is_checkpoint(folder: Path, names: set[str]) -> bool:
     if any(WEIGHT_NAMES.fullmatch(name) for name in names):
         return True
-    if "config.json" not in names:
+    if "config.json" not in names or not (folder / "config.json").is_file():
         return False
     try:
         return "model_type" in read_json(folder / "config.json")

@@ -36,7 +36,7 @@ def fingerprint(
     hashes = file_hashes(files.values(), cache=cache)
     lines = [f"fact {name} {text}" for name, text in facts.items()]
     lines += [f"file {name} {sha256}" for name, sha256 in zip(files, hashes, strict=True)]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="backslashreplace")).hexdigest()
 
 
 def file_hashes(paths: Iterable[Path], *, cache: Path | None = None) -> list[str]:
@@ -70,13 +70,18 @@ def _stamp(path: Path) -> Stamp:
     return Stamp(str(real), seen.st_size, seen.st_mtime_ns)
 
 
+def _key(stamp: Stamp) -> Stamp:
+    """A stamp that SQLite can hold: names of files may be bytes that are no text."""
+    return stamp._replace(path=stamp.path.encode(errors="backslashreplace").decode())
+
+
 def _recall(cache: Path, stamps: Iterable[Stamp]) -> dict[Stamp, str]:
     """The hashes that are remembered. A cache that cannot be read remembers nothing."""
     if not cache.is_file():
         return {}
     query = "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
     with suppress(sqlite3.Error), closing(sqlite3.connect(cache, timeout=30)) as connection:
-        rows = {stamp: connection.execute(query, stamp).fetchone() for stamp in stamps}
+        rows = {stamp: connection.execute(query, _key(stamp)).fetchone() for stamp in stamps}
         return {stamp: row[0] for stamp, row in rows.items() if row}
     return {}
 
@@ -100,5 +105,5 @@ def _insert(cache: Path, hashes: Mapping[Stamp, str]) -> None:
             "CREATE TABLE IF NOT EXISTS files"
             " (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
         )
-        rows = [(*stamp, sha256) for stamp, sha256 in hashes.items()]
+        rows = [(*_key(stamp), sha256) for stamp, sha256 in hashes.items()]
         connection.executemany("REPLACE INTO files VALUES (?, ?, ?, ?)", rows)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from prefbench import plain_yaml
 from prefbench.errors import CheckpointError
 from prefbench.records import METHODS
 
@@ -34,6 +36,8 @@ _WORDS = re.compile(
 )
 _RUN_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _SEED = re.compile(r"(?<![a-z])seed[-_=]?(\d+)", re.IGNORECASE)
+MOST_JSON = 1 << 28
+"""Bytes of a file that is only asked."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -105,9 +109,11 @@ def run_folder(folder: Path) -> Path | None:
 def locate(written: str, places: Iterable[Path]) -> str:
     """The directory meant by a path or hub id; as written where it is not on this machine."""
     for place in places:
-        folder = place / Path(written).expanduser()
-        if folder.is_dir():
-            return str(folder.resolve())
+        # A name of any length, of a user who is not here, behind a door that is closed to us.
+        with suppress(OSError, RuntimeError):
+            folder = place / Path(written).expanduser()
+            if folder.is_dir():
+                return str(folder.resolve())
     if _HUB_ID.fullmatch(written):
         from huggingface_hub import snapshot_download
 
@@ -136,7 +142,8 @@ def _sidecar(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            content = plain_yaml.load(file.read(plain_yaml.N_CHARACTERS + 1))
     except (yaml.YAMLError, ValueError) as error:
         raise CheckpointError(f"{path} is not valid YAML: {error}") from error
     if content is None:
@@ -145,10 +152,10 @@ def _sidecar(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} must hold keys: {', '.join(KEYS)}")
     for key, value in content.items():
         if key not in KEYS:
-            raise CheckpointError(f"{path} has an unknown key {key}: use {', '.join(KEYS)}")
+            raise CheckpointError(f"{path} has an unknown key {key!s:.60}: use {', '.join(KEYS)}")
         if value is not None and type(value) is not KEYS[key]:
             wanted = "a whole number" if KEYS[key] is int else "text"
-            raise CheckpointError(f"{path}: {key} must be {wanted}, not {value!r}")
+            raise CheckpointError(f"{path}: {key} must be {wanted}, not {value!r:.60}")
     return {key: value for key, value in content.items() if value is not None}
 
 
@@ -159,8 +166,9 @@ def _learn_method(
     if preference and folder in ("base", "sft"):
         folder = None  # such a run logs no rewards
     for card in cards:
-        tags = card.get("tags") or ()
-        tags = [_spelled(str(tag)) for tag in ([tags] if isinstance(tags, str) else tags)]
+        tags = card.get("tags")
+        tags = tags if isinstance(tags, list) else [tags]
+        tags = [_spelled(tag) for tag in tags if isinstance(tag, str)]
         tagged = canonical_method(" ".join(tag for tag in tags if tag in ALIASES))
         # TRL's tag names the trainer, and its DPO trainer has many losses: a folder that names one
         # of them knows better.
@@ -184,11 +192,10 @@ def _front_matter(path: Path) -> dict[str, Any]:
     """The YAML a model card starts with; empty where there is none, or none that is valid."""
     if not path.is_file():
         return {}
-    matched = re.match(
-        r"---\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL
-    )
+    with path.open(encoding="utf-8", errors="replace") as file:
+        matched = re.match(r"---\n(.*?)\n---", file.read(plain_yaml.N_CHARACTERS), re.DOTALL)
     try:
-        content = yaml.safe_load(matched[1]) if matched else None
+        content = plain_yaml.load(matched[1]) if matched else None
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
@@ -196,9 +203,11 @@ def _front_matter(path: Path) -> dict[str, Any]:
 
 def _lenient_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one: whether files are whole is checked elsewhere."""
+    if not path.is_file() or path.stat().st_size > MOST_JSON:
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -203,7 +203,8 @@ class Cell:
 
     def _read_journal(self) -> tuple[list[Any], int]:
         """The header and the batches up to the first line that is neither, and their bytes."""
-        lines, good = [], 0
+        lines: list[Any] = []
+        good = 0
         if self.journal.exists():
             with self.journal.open("rb") as file:
                 for raw in file:

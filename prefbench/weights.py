@@ -29,6 +29,13 @@ TRAINING_STATE = ("training_args", "optimizer", "scheduler", "rng_state", "scale
 """Pickled files a trainer writes beside the weights. They are never opened."""
 
 
+MOST_JSON = 1 << 28
+"""Bytes; no JSON of a checkpoint is larger, the log of a very long training included."""
+MOST_HEADER = 100_000_000
+"""Bytes of a header that safetensors itself reads."""
+MOST_AXES = 64
+
+
 class IncompleteError(CheckpointError):
     """A checkpoint whose files are not all there, or not whole."""
 
@@ -71,9 +78,11 @@ def read_weights(folder: Path, *, adapter: bool, allow_pickle: bool) -> Weights:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; IncompleteError where it is none."""
+    if path.stat().st_size > MOST_JSON:
+        raise IncompleteError(f"{path.name} is larger than {MOST_JSON >> 20} MiB")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IncompleteError(f"{path.name} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise IncompleteError(f"{path.name} holds no JSON object")
@@ -91,16 +100,35 @@ def read_header(path: Path) -> dict[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 + length:
             raise IncompleteError(f"{path.name} is cut off in its header, at {size} bytes")
+        if length > MOST_HEADER:
+            raise IncompleteError(f"{path.name} states a header of {length} bytes")
         text = file.read(length)
     try:
         header: dict[str, Any] = json.loads(text)
         header.pop("__metadata__", None)
-        stated = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        stated = 8 + length + max(map(_end_of, header.values()), default=0)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise IncompleteError(f"{path.name} does not start with a safetensors header") from error
     if size != stated:
         raise IncompleteError(f"{path.name} has {size} bytes where its header states {stated}")
     return header
+
+
+def _end_of(tensor: Mapping[str, Any]) -> int:
+    """Where a tensor's data end, as its header says.
+
+    Raises:
+        ValueError, TypeError, LookupError: it says no such thing, or what no tensor can be.
+    """
+    begin, end = tensor["data_offsets"]
+    shape = tensor["shape"]
+    if not isinstance(tensor["dtype"], str) or not isinstance(shape, list):
+        raise TypeError("a tensor has a number format and a shape")
+    if len(shape) > MOST_AXES or any(type(n) is not int or n < 0 for n in (begin, end, *shape)):
+        raise ValueError("a tensor has a few axes, each with a length")
+    if math.prod(shape) > 8 * (end - begin):
+        raise ValueError("a tensor's numbers take a bit or more each")
+    return int(end)
 
 
 def _files(folder: Path, name: str) -> tuple[Path, ...]:

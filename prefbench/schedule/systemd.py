@@ -19,8 +19,14 @@ ProtectSystem=strict
 ProtectHome=read-only
 ProtectKernelTunables=true
 ProtectKernelModules=true
+ProtectKernelLogs=true
 ProtectControlGroups=true
+ProtectHostname=true
+CapabilityBoundingSet=
+RestrictNamespaces=true
+RestrictRealtime=true
 RestrictSUIDSGID=true
+SystemCallArchitectures=native
 LockPersonality=true
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 # No PrivateDevices, ProtectClock or MemoryDenyWriteExecute: GPUs are devices, and torch compiles.

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from prefbench import plain_yaml
 from prefbench.data import Source
 from prefbench.errors import DataError, TaskError
 from prefbench.objectives import OBJECTIVES
@@ -337,6 +338,7 @@ def _tasks(config: dict[str, Any], file: Path) -> list[Task]:
         raise TaskError(f"{file}: no `task:` name (a file to include begins with an underscore)")
     if "output_type" not in config or "dataset_path" not in config:
         raise TaskError(f"{file}: a task needs output_type and dataset_path")
+    _check_values(config, file)
     recipe = _checked(Recipe, config, file)
     if not recipe.temperatures:
         return [_task(config, recipe, file)]
@@ -347,6 +349,28 @@ def _tasks(config: dict[str, Any], file: Path) -> list[Task]:
         dataclasses.replace(_task(each, one, file), sweep=config["task"])
         for each in sweep(config, recipe.temperatures)
     ]
+
+
+def _check_values(config: Mapping[Any, Any], file: Path) -> None:
+    """That a task can be identified by what its YAML says, and has a kind and a number of shots."""
+    for key, value in config.items():
+        if not isinstance(key, str):
+            raise TaskError(f"{file}: the key {key!r:.40} is no text; put it in quotes")
+        try:
+            json.dumps(value, sort_keys=True, default=_name_of)
+        except TypeError as error:
+            raise TaskError(f"{file}: {key}: {error}; put dates, and keys, in quotes") from error
+    if not isinstance(config["output_type"], str):
+        raise TaskError(f"{file}: output_type: is a name, not {config['output_type']!r:.40}")
+    shots = config.get("num_fewshot")
+    if shots is not None and (type(shots) is not int or shots < 0):
+        raise TaskError(f"{file}: num_fewshot: is a whole number from 0 on, not {shots!r:.40}")
+
+
+def _name_of(value: Any) -> str:
+    if isinstance(value, Function):
+        return value.name
+    raise TypeError(f"a {type(value).__name__} is no text, number, list or mapping")
 
 
 def _task(config: dict[str, Any], recipe: Recipe, file: Path) -> Task:
@@ -396,7 +420,7 @@ def _read_yaml(file: Path, seen: frozenset[Path] = frozenset()) -> dict[str, Any
     if file in seen:
         raise TaskError(f"{file}: includes itself")
 
-    class Loader(yaml.SafeLoader):
+    class Loader(plain_yaml.Loader):
         pass
 
     def function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
@@ -404,14 +428,17 @@ def _read_yaml(file: Path, seen: frozenset[Path] = frozenset()) -> dict[str, Any
 
     Loader.add_constructor("!function", function)
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader=Loader)
+        config = plain_yaml.load(file.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{file}: cannot be read as YAML: {error}") from error
     if not isinstance(config, dict):
         raise TaskError(f"{file}: is not a mapping of keys to values")
     merged: dict[str, Any] = {}
     includes = config.pop("include", [])
-    for name in [includes] if isinstance(includes, str) else includes:
+    includes = [includes] if isinstance(includes, str) else includes
+    if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
+        raise TaskError(f"{file}: include: is the name of a file, or a list of them")
+    for name in includes:
         merged.update(_read_yaml(file.parent / name, seen | {file}))
     merged.update(config)
     return merged

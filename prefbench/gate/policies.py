@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from prefbench import plain_yaml
 from prefbench.errors import InputError
 
 N_BYTES = 1 << 16
@@ -56,7 +57,7 @@ def _amount(value: Any) -> Any:
         if isinstance(text, bool):
             raise ValueError
         size = float(text.removesuffix("%")) if isinstance(text, str) else float(text)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ValueError(f"is a number or a percentage such as 5%, not {value!r:.40}") from None
     if not (math.isfinite(size) and size >= 0):
         raise ValueError(f"is a finite number from 0 on, not {value!r:.40}")
@@ -178,11 +179,9 @@ def read_policy(file: Path) -> Policy:
     if len(raw) > N_BYTES:
         raise InputError(f"{file}: is larger than {N_BYTES // 1024} KiB; a policy is a short list")
     try:
-        facts = yaml.load(raw.decode("utf-8"), Loader=_Plain)
+        facts = plain_yaml.load(raw.decode("utf-8"), _Plain)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as YAML: {error}") from error
-    except RecursionError:
-        raise InputError(f"{file}: is nested too deeply for a policy") from None
     if not isinstance(facts, Mapping):
         raise InputError(f"{file}: is not a mapping of keys to values")
     try:
@@ -194,7 +193,7 @@ def read_policy(file: Path) -> Policy:
         raise InputError(f"{file}: {where + ': ' if where else ''}{said}") from error
 
 
-class _Plain(yaml.SafeLoader):
+class _Plain(plain_yaml.Loader):
     """YAML without aliases, and without keys that stand twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

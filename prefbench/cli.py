@@ -23,6 +23,7 @@ from prefbench.report import (
     push,
     table,
     trajectory,
+    watch,
     why,
     winrate,
 )
@@ -518,6 +519,8 @@ app.command(epilog=publish.EXAMPLES)(publish.report)
 app.command(cls=gate.GateCommand, epilog=gate.EXAMPLES)(gate.gate)
 app.command(epilog=trajectory.EXAMPLES)(trajectory.trajectory)
 app.command(epilog=push.EXAMPLES)(push.push)
+app.command(epilog=watch.EXAMPLES)(watch.watch)
+app.command(epilog=watch.STATUS_EXAMPLES)(watch.status)
 app.command(epilog=imported.EXAMPLES, name="import")(imported.import_)
 app.command(epilog=winrate.EXAMPLES)(winrate.winrate)
 app.add_typer(judges.judges, name="judges")

@@ -1,0 +1,1 @@
+"""Checkpoints are measured while training writes them."""

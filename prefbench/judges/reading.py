@@ -128,7 +128,7 @@ def _by_json(reading: Reading, reply: str) -> Read:
     if any(one != label for one in said[1:]):
         return _unreadable(f"a key has two values: {_quote(reading.marker)}")
     if label is None or label not in reading.labels:
-        return _unreadable(f"{NO_LABEL}: {_quote(str(values[0]))}")
+        return _unreadable(f"{NO_LABEL}: {_quote(_as_words(values[0]))}")
     return Read(reading.labels[label], None, {"label": label})
 
 
@@ -140,6 +140,14 @@ def _as_label(value: Any) -> str | None:
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _as_words(value: Any) -> str:
+    """A value of JSON as a reason quotes it."""
+    try:
+        return str(value)
+    except RecursionError:  # it is written in more levels than it was read in
+        return "values in values without end"
 
 
 def _by_logprobs(reading: Reading, logprobs: Mapping[str, float] | None) -> Read:

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+FORMULAS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
 
 def plain(text: str) -> str:
     """Text without what could steer a terminal or reorder a line."""
@@ -50,5 +52,6 @@ def safe_cell(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula, as text."""
     if isinstance(value, str):
         value = plain(value)
-        return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
+        # Some spreadsheets leave out space before a sign, or take a wide one for it.
+        return f"'{value}" if value.lstrip().startswith(FORMULAS) else value
     return value

@@ -21,6 +21,7 @@ from prefbench.report import (
     judges,
     publish,
     push,
+    schedule,
     table,
     trajectory,
     watch,
@@ -519,6 +520,7 @@ app.command(epilog=publish.EXAMPLES)(publish.report)
 app.command(cls=gate.GateCommand, epilog=gate.EXAMPLES)(gate.gate)
 app.command(epilog=trajectory.EXAMPLES)(trajectory.trajectory)
 app.command(epilog=push.EXAMPLES)(push.push)
+app.command(epilog=schedule.EXAMPLES)(schedule.schedule)
 app.command(epilog=watch.EXAMPLES)(watch.watch)
 app.command(epilog=watch.STATUS_EXAMPLES)(watch.status)
 app.command(epilog=imported.EXAMPLES, name="import")(imported.import_)

@@ -15,6 +15,8 @@ from prefbench.report.tables import rows_of
 from prefbench.runner import run
 from prefbench.tasks import load_tasks, tasks_folder
 
+pytestmark = pytest.mark.xdist_group("preference")  # one run of the suite serves them all
+
 TEMPERATURES = (0, 0.25, 0.5, 0.75, 1)
 N = 4
 

@@ -14,6 +14,9 @@ from prefbench.trackers.pushing import push
 from prefbench.trackers.wandb_api import ELSEWHERE, TrackioTracker
 from tests.trackers.boards import curves, expected
 
+# Two of its servers beside each other on a busy machine answer so late that it sends again.
+pytestmark = pytest.mark.xdist_group("trackio")
+
 HAS_TRACKIO = importlib.util.find_spec("trackio") is not None
 with_trackio = pytest.mark.skipif(
     not HAS_TRACKIO,

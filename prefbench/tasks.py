@@ -439,6 +439,8 @@ def _read_yaml(file: Path, seen: frozenset[Path] = frozenset()) -> dict[str, Any
     if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
         raise TaskError(f"{file}: include: is the name of a file, or a list of them")
     for name in includes:
+        if (file.parent / name).is_dir():
+            raise TaskError(f"{file}: include: {name!r} is a folder, not a file")
         merged.update(_read_yaml(file.parent / name, seen | {file}))
     merged.update(config)
     return merged

@@ -87,3 +87,9 @@ def test_tasks_on_the_same_pairs_ask_the_same(tmp_path):
     definitions.add(read(tmp_path, PAIRS % "pairs: true").definition)
     assert len(definitions) == 1
     assert read(tmp_path, PAIRS % "").definition not in definitions
+
+
+def test_a_folder_is_no_file_to_include(tmp_path):
+    for name in ("''", "."):
+        with pytest.raises(TaskError, match=r"own\.yaml: include: .* is a folder"):
+            read(tmp_path, f"include: {name}\n" + PAIRS % "pairs: true")

@@ -36,9 +36,9 @@ env >>"{told}.environment"
 def job(**more: Any) -> Job:
     usual: dict[str, Any] = {
         "python": "/opt/venv/bin/python",
-        "folder": PurePath("/work"),
-        "runs": (PurePath("/work/runs"),),
-        "results": PurePath("/work/results"),
+        "folder": PurePath("/srv"),
+        "runs": (PurePath("/srv/runs"),),
+        "results": PurePath("/srv/results"),
         "timing": at("0 3 * * *"),
     }
     return Job(**usual | more)

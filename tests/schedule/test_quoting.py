@@ -51,7 +51,7 @@ def test_systemd(names: list[str]) -> None:
     unit = [
         "[Service]",
         "Type=oneshot",
-        f"WorkingDirectory={whole_line('it', '/work/50% of')}",
+        f"WorkingDirectory={whole_line('it', '/srv/50% of')}",
         f"ExecStart={for_systemd(['/usr/bin/env', *names])}",
         *(f"ReadWritePaths={setting(path)}" for path in paths),
     ]
@@ -72,7 +72,7 @@ def test_systemd(names: list[str]) -> None:
     words = words_of_shell(command.partition(": ")[2])[1:]
     assert all("$" not in word.replace("$$", "") for word in words)
     assert [word.replace("$$", "$") for word in words] == names
-    assert "WorkingDirectory: /work/50% of" in lines
+    assert "WorkingDirectory: /srv/50% of" in lines
     (writable,) = [line for line in lines if line.startswith("ReadWritePaths: ")]
     assert writable.partition(": ")[2] == " ".join(paths).strip()
 
@@ -100,9 +100,9 @@ def test_workflow(names: list[str]) -> None:
 
 
 def test_scrontab_names_the_script() -> None:
-    made = write_slurm(job(), script=PurePath("/work/it's %j $x/prefbench.sbatch"))
+    made = write_slurm(job(), script=PurePath("/srv/it's %j $x/prefbench.sbatch"))
     line = made["prefbench.scrontab"].splitlines()[-1]
     fields, words = line.split()[:5], words_of_shell(line.split(None, 5)[5])
     assert fields == ["0", "3", "*", "*", "*"]
     # Unlike cron, scrontab hands on the line as it is.
-    assert words == ["exec", "bash", "--", "/work/it's %j $x/prefbench.sbatch", "by-the-clock"]
+    assert words == ["exec", "bash", "--", "/srv/it's %j $x/prefbench.sbatch", "by-the-clock"]

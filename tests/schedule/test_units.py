@@ -273,7 +273,7 @@ def test_systemd_verifies_the_units(tmp_path: Path, more: dict[str, Any]) -> Non
 
 def test_what_the_service_says() -> None:
     asked = job(
-        policy=PurePath("/work/p.yaml"), env_file=PurePath("/etc/ke[y]s"), key_variables=("KEY",)
+        policy=PurePath("/srv/p.yaml"), env_file=PurePath("/etc/ke[y]s"), key_variables=("KEY",)
     )
     service = write_systemd(asked, user="me", cache=PurePath("/home/me/.cache"))
     lines = service["prefbench.service"].splitlines()
@@ -283,7 +283,7 @@ def test_what_the_service_says() -> None:
         "User=me",
         "WorkingDirectory=/work",
         r"EnvironmentFile=/etc/ke\[y]s",
-        'ReadWritePaths="/work/results"',
+        'ReadWritePaths="/srv/results"',
         'ReadWritePaths="-/home/me/.cache"',
         "PrivateTmp=true",
         "ProtectSystem=strict",

@@ -281,7 +281,7 @@ def test_what_the_service_says() -> None:
     assert {
         "Type=oneshot",
         "User=me",
-        "WorkingDirectory=/work",
+        "WorkingDirectory=/srv",
         r"EnvironmentFile=/etc/ke\[y]s",
         'ReadWritePaths="/srv/results"',
         'ReadWritePaths="-/home/me/.cache"',

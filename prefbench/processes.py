@@ -17,6 +17,13 @@ LOG_TAIL = 4000
 """Characters of a log that a message may quote from."""
 
 
+def import_places() -> str:
+    """PYTHONPATH for a Python started with -P: it imports what this one would, and nothing from a
+    directory that it happens to be in.
+    """
+    return os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+
+
 def end_group(process: subprocess.Popen[Any]) -> None:
     """Ends a process that was started in a session of its own, and everything it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):

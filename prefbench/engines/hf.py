@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -68,22 +69,30 @@ class HFEngine(TextEngine):
             EngineError: transformers cannot load it; the message carries its reason.
         """
         try:
-            super().__init__(checkpoint, settings)
-            self._device = torch.device(_pick_device(settings.device))
-            found: Any = AutoModelForCausalLM.from_pretrained(
-                self.weights,
-                output_loading_info=True,
-                dtype=getattr(torch, settings.dtype),
-                use_safetensors=not settings.allow_pickle or None,
-                trust_remote_code=settings.trust_remote_code,
-            )
+            with _hushed():
+                super().__init__(checkpoint, settings)
+                self._device = torch.device(_pick_device(settings.device))
+                found: Any = AutoModelForCausalLM.from_pretrained(
+                    self.weights,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # the message says which they are
+                    dtype=getattr(torch, settings.dtype),
+                    use_safetensors=not settings.allow_pickle or None,
+                    trust_remote_code=settings.trust_remote_code,
+                )
             self.model, loaded = found
             if lost := sorted(loaded["missing_keys"]):  # it would make them up
                 raise OSError(f"its weights lack {len(lost)} tensors, of which {lost[0]}")
+            if other := sorted(loaded["mismatched_keys"]):
+                name, there, wanted = other[0]
+                raise OSError(
+                    f"{len(other)} of its tensors have another shape than config.json says, of "
+                    f"which {name} has {list(there)}, not {list(wanted)}"
+                )
             if checkpoint.adapter:
                 self.model = _with_adapter(self.model, str(checkpoint.path), settings)
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:
-            raise EngineError(f"{checkpoint.path}: cannot be loaded: {error}") from error
+        except LOADING as error:
+            raise EngineError(f"{checkpoint.path}: cannot be loaded: {_told(error)}") from error
         self.model.to(self._device).eval()
         self._scorer = Scorer(self.model, self.max_length, self._device)
         self._decoder = Decoder(self._scorer)
@@ -153,6 +162,31 @@ class HFEngine(TextEngine):
         drawn = sampling.temperature > 0
         heeded = asked - (WITHOUT_EFFECT - HEEDED_IN_DRAWING if drawn else WITHOUT_EFFECT)
         return not heeded and self._decoder.plain_reason is None
+
+
+LOADING = (
+    *(OSError, ValueError, RuntimeError, ImportError),
+    *(LookupError, AttributeError, TypeError, StrictDataclassError),
+)
+"""What transformers raises of configurations, tokenizers and weights that it cannot load."""
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without transformers' reports on stderr, in which names of checkpoints are not made plain."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of one that was not made to be read its kind, too."""
+    if isinstance(error, LookupError | AttributeError | TypeError):
+        return f"{type(error).__name__}: {error}"
+    return str(error)
 
 
 def _with_adapter(model: Any, folder: str, settings: EngineSettings) -> Any:

@@ -76,7 +76,10 @@ class Watch:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Within, every forward pass leaves its states behind."""
+        """Within, every forward pass leaves its states behind, if there is such a layer."""
+        if self._layer is None:
+            yield
+            return
 
         def see(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
             self._seen = arguments[0].detach()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
 from lm_eval.models.utils import (
     handle_stop_sequences,
     has_bos_prefix,
@@ -21,6 +22,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from prefbench.checkpoints import tokenizer_folder
 from prefbench.engines.base import Engine, EngineSettings, Generation, Sampling
+from prefbench.engines.templates import try_template
 from prefbench.errors import EngineError
 from prefbench.records import Checkpoint
 
@@ -136,14 +138,29 @@ class TextEngine(Engine):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
+        """Turns as one text.
+
+        Raises:
+            EngineError: the checkpoint's chat template cannot be filled, or not within bounds.
+        """
+        where = self.checkpoint.path
+        if isinstance(template := self.tokenizer.chat_template, str):
+            try:
+                try_template(template)
+            except EngineError as error:
+                raise EngineError(f"{where}: {error}") from error
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat_history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
             )
-        )
+        except (TemplateError, TypeError, ValueError, LookupError, RecursionError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise EngineError(f"{where}: its chat template cannot be filled: {why}") from error
 
     @abstractmethod
     def decode(

@@ -63,3 +63,9 @@ def test_without_details_nothing_is_kept(model):
     found = scorer.score(low_edit_requests())
     assert all(one.tokens == () and one.states is None for one in found)
     assert not model.get_output_embeddings()._forward_pre_hooks
+
+
+def test_a_model_without_an_output_layer_of_its_own_has_no_states(model, monkeypatch):
+    monkeypatch.setattr(type(model), "get_output_embeddings", lambda self: None)
+    found = scorer_of(model).score(low_edit_requests(), details=True)
+    assert all(one.states is None and one.tokens for one in found)

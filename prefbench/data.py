@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from prefbench import plain_yaml
 from prefbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,9 +141,12 @@ def _index(mirror: Path) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
     if not file.is_file():
         return LAYOUT
     try:
-        index = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        index = plain_yaml.load(file.read_text(encoding="utf-8")) or {}
         return {
-            dataset: {name: dict(splits) for name, splits in configurations.items()}
+            dataset: {
+                name: {split: os.fspath(path) for split, path in splits.items()}
+                for name, splits in configurations.items()
+            }
             for dataset, configurations in index.items()
         }
     except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
@@ -271,9 +275,16 @@ def write_mirror(
                 index.setdefault(dataset, {})[name] = {
                     split: file.relative_to(folder).as_posix() for split, file in files.items()
                 }
-    single = [(part, splits) for one, splits in sources for part in one.parts or (one,)]
-    for source, splits in single:
-        loaded = load(source, splits)
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()  # each file has a line of ours
+    wanted: dict[tuple[str | None, ...], tuple[Source, dict[str, None]]] = {}
+    for one, splits in sources:  # several tasks may be of one set
+        for part in one.parts or (one,):
+            key = (part.dataset, part.configuration, part.revision, repr(part.options))
+            wanted.setdefault(key, (part, {}))[1].update(dict.fromkeys(splits))
+    for source, needed in wanted.values():
+        loaded = load(source, list(needed))
         for split, dataset in loaded.items():
             usual = LAYOUT.get(source.dataset, {}).get(source.configuration, {}).get(split, "")
             name = usual if usual.endswith(".parquet") else _spare_name(source, split)

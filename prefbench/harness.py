@@ -144,9 +144,22 @@ def build_task(
         raise TaskError(
             f"{task.file}: lm-eval refuses the task: {type(error).__name__}: {error}"
         ) from error
+    _check_columns(task, config, harness.features)
     if task.recipe.measure == "answers":  # of others lm-eval's metrics are not computed
         _check_aggregations(task, harness)
     return harness
+
+
+def _check_columns(task: Task, config: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """lm-eval takes the name of a column that is not there for the text itself, of every item."""
+    for key in ("doc_to_text", "doc_to_target"):  # it refuses choices itself
+        value = config.get(key)
+        if isinstance(value, str) and value.isidentifier() and value not in columns:
+            raise TaskError(
+                f"{task.file}: {key}: the data have no column {value!r}, but "
+                f"{', '.join(columns)}; a text that is meant as it stands is a template: "
+                f"'{{{{ \"{value}\" }}}}'"
+            )
 
 
 def _check_metrics(task: Task, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,15 +157,28 @@ class Function:
 
     @property
     def source(self) -> str:
-        """What it is, for the task's hash: its name, and its file's content where that is ours."""
+        """What it is, for the task's hash: its name, and the content of its file and of those of
+        ours that it builds on.
+        """
         module = self.name.rpartition(".")[0].replace(".", "/") + ".py"
         places = [self.folder]
         if module.startswith("prefbench/"):
             places.append(Path(__file__).parents[1])
         for place in places:
             if (place / module).is_file():
-                return f"{self.name}:{hashlib.sha256((place / module).read_bytes()).hexdigest()}"
+                content = (place / module).read_bytes()
+                below = b"".join(file.read_bytes() for file in _builds_on(content))
+                return f"{self.name}:{hashlib.sha256(content + below).hexdigest()}"
         return self.name
+
+
+BUILDS_ON = re.compile(rb"^from prefbench\.(\w*documents) import ", re.MULTILINE)
+
+
+def _builds_on(content: bytes) -> list[Path]:
+    """Files of ours whose functions a file of functions takes over."""
+    found = BUILDS_ON.findall(content)
+    return [Path(__file__).parent / f"{os.fsdecode(name)}.py" for name in sorted(set(found))]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import prefbench
 from prefbench import data
 from prefbench.errors import DataError, TaskError
 from prefbench.metrics import (
@@ -19,7 +21,7 @@ from prefbench.metrics import (
     MARGIN_METRICS,
     metrics_of,
 )
-from prefbench.tasks import load_index, load_tasks, splits_of, tasks_folder
+from prefbench.tasks import Function, load_index, load_tasks, splits_of, tasks_folder
 from tests.asking import answers_of, build, quantities_of, requests_of, task_named
 from tests.scripted import ScriptedEngine
 
@@ -322,6 +324,29 @@ def test_a_function_beside_the_yaml_is_used_and_hashed(own, tmp_path):
     assert task_named("own", tmp_path).definition != definition
 
 
+def test_the_files_that_a_function_builds_on_are_hashed(tmp_path, monkeypatch):
+    package = tmp_path / "prefbench"
+    package.mkdir()
+    for name in ("tasks", "documents", "pair_documents"):
+        shutil.copy(Path(prefbench.__file__).parent / f"{name}.py", package)
+    monkeypatch.setattr("prefbench.tasks.__file__", str(package / "tasks.py"))
+    told = {}
+    for name in ("pair_documents.arc_pairs", "documents.hh_pairs"):
+        function = Function(f"prefbench.{name}", tmp_path)
+        before = function.source
+        for file in ("documents", "tasks"):
+            with (package / f"{file}.py").open("a") as changed:
+                changed.write("# another formula\n")
+            told[name, file] = function.source != before
+            before = function.source
+    assert told == {
+        ("pair_documents.arc_pairs", "documents"): True,
+        ("pair_documents.arc_pairs", "tasks"): False,
+        ("documents.hh_pairs", "documents"): True,
+        ("documents.hh_pairs", "tasks"): False,
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [
@@ -354,6 +379,30 @@ def test_what_lm_eval_refuses_names_the_file(own, tmp_path, before, after, messa
     with pytest.raises(TaskError, match=message) as caught:
         build(task_named("own", tmp_path), None)
     assert str(caught.value).startswith(f"{file}: lm-eval refuses the task: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after"),
+    [
+        ("doc_to_text", '"{{q}}"', "question"),
+        ("doc_to_target", "doc_to_target: a", "doc_to_target: answer"),
+    ],
+)
+def test_a_column_that_is_not_there_is_no_text(own, tmp_path, key, before, after):
+    assert OWN.count(before) == 1
+    file = own("own.yaml", OWN.replace(before, after))
+    name = after.rpartition(" ")[2]
+    with pytest.raises(TaskError) as caught:
+        build(task_named("own", tmp_path), None)
+    said = str(caught.value)
+    assert said.startswith(f"{file}: {key}: the data have no column '{name}', but q, a; ")
+
+
+def test_a_text_that_is_the_same_for_all_items_can_be_said(own, tmp_path):
+    text = OWN.replace('"{{q}}"', "'{{ \"question\" }}'")
+    own("own.yaml", text)
+    (first, _) = requests_of("own", None, ScriptedEngine(), folder=tmp_path).items
+    assert first.prompt == "question"
 
 
 @pytest.mark.parametrize("entry", ["metric: accuracies", "metric: acc, hf_evaluate: true"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from prefbench import plain_yaml
 from prefbench.addresses import is_loopback, shown
 from prefbench.doctor.findings import Finding, State, joined
 from prefbench.doctor.questions import Question, Reply
@@ -64,7 +65,7 @@ def find_endpoints(
 def _read(file: Path) -> Any:
     """A judge's file; whether it is a good one is for others to say."""
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return plain_yaml.load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return None
 

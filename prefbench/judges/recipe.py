@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from prefbench import plain_yaml
 from prefbench.errors import JudgeError
 from prefbench.tasks import shipped_folder
 
@@ -221,7 +222,7 @@ def read_recipe(file: Path) -> JudgeRecipe:
         JudgeError: it cannot be read, or says what a judge must not.
     """
     try:
-        facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+        facts = plain_yaml.load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise JudgeError(f"{file}: cannot be read as YAML: {error}") from error
     if not isinstance(facts, dict):

@@ -1,4 +1,4 @@
-"""Policies and tasks: any document is one, or an error that names the file; bombs do not go off."""
+"""Any document of ours is read, or is an error that names the file; bombs do not go off."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefbench import plain_yaml
-from prefbench.errors import InputError, TaskError
+from prefbench.data import find_source
+from prefbench.doctor.endpoints import find_endpoints
+from prefbench.errors import DataError, InputError, JudgeError, TaskError
 from prefbench.gate.policies import Policy, read_policy
+from prefbench.judges.recipe import read_recipe
 from prefbench.tasks import load_index
 from tests.fuzz.conftest import examples
 from tests.fuzz.test_scanner_fuzz import BOMB, COPIES
@@ -172,6 +175,26 @@ def test_any_document_is_a_task_or_an_error_that_names_the_file(content: bytes) 
                 assert task.n_texts >= 1
                 assert task.n_shots >= 0
         assert said.startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("document", ODD)
+def test_no_odd_document_is_a_judge_or_takes_the_doctor_down(tmp_path: Path, document: str) -> None:
+    file = tmp_path / "judge.yaml"
+    file.write_text(document)
+    with pytest.raises(JudgeError) as caught:
+        timed(lambda: read_recipe(file))
+    assert str(caught.value).startswith(f"{file}: ")
+    assert timed(lambda: find_endpoints(["http://one"], judges=tmp_path))[0].address == "http://one"
+
+
+@pytest.mark.parametrize("document", [*ODD, "d: {c: {test: 5}}", "d: {c: {test: [a]}}"])
+def test_no_odd_document_is_the_index_of_a_mirror(tmp_path: Path, document: str) -> None:
+    file = tmp_path / "mirror.yaml"
+    file.write_text(document)
+    config = {"dataset_path": "d", "dataset_name": "c"}
+    with pytest.raises(DataError) as caught:
+        timed(lambda: find_source(config, [tmp_path], tmp_path))
+    assert str(caught.value).startswith(f"{file}: cannot be read as ")
 
 
 @pytest.mark.parametrize("bomb", [BOMB, COPIES, "a: &a [*a]"])

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jinja2
 import torch
 from lm_eval.models.utils import resolve_max_length
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -29,13 +28,8 @@ from prefbench.records import Checkpoint
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 DEFAULT_MAX_LENGTH = 2048
-TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
-"""Tokens of a forward pass, pads among them."""
 NAMES = {"system": "System", "user": "Human", "assistant": "Assistant"}
 """Who speaks, in the plain form."""
-CLOSE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""How far pads may move a score, as a share of it or of 1; in narrower formats 0.05."""
-
 
 Key = tuple[tuple[Turn, ...], str]
 """A conversation and an answer."""
@@ -52,7 +46,6 @@ class Scored(NamedTuple):
 
 
 class _Row(NamedTuple):
-    key: Key
     ids: list[int]
     n_cut: int
 
@@ -91,16 +84,11 @@ class RewardJudge(Judge):
         settings = settings or EngineSettings(dtype="auto")
         self.recipe = recipe
         self.checkpoint = checkpoint
-        self.notes: list[str] = []
-        """What somebody who wonders about speed should know."""
         self._settings = settings
         self._device = _device(settings.device)
         self._dtype = _dtype(settings.dtype, self._device, checkpoint)
-        self._tokens_at_once = TOKENS_AT_ONCE.get(self._device.type, 2048)
         self._scored: dict[Key, Scored] = {}
         self._model: Any = None
-        self._pads: bool | None = None
-        """Whether texts of several lengths may go through the model together; None: not known."""
         self._config = self._read_config()
         facts = [recipe.key, checkpoint.fingerprint, self._dtype, settings.max_length]
         self.key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -115,8 +103,8 @@ class RewardJudge(Judge):
                     n_lacking[index] += 1
             if not n_lacking[index]:
                 yield index, self._verdict(ask)
-        for finished in self._score(list(wanted)):
-            for index in [index for key in finished for index in wanted[key]]:
+        for key in self._score(list(wanted)):
+            for index in wanted[key]:
                 n_lacking[index] -= 1
                 if not n_lacking[index]:
                     yield index, self._verdict(asks[index])
@@ -146,73 +134,41 @@ class RewardJudge(Judge):
             preference = facts["probability"]
         return Verdict(preference, n_in=n_in, facts=facts)
 
-    def _score(self, keys: Sequence[Key]) -> Iterator[list[Key]]:
-        """Scores answers, longest first; yields those that have been scored since the last time."""
+    def _score(self, keys: Sequence[Key]) -> Iterator[Key]:
+        """Scores answers one by one; yields each that has been scored.
+
+        Together they would be faster on a GPU, but each one's score would hang on the others, by
+        rounding: other numbers after a kill, and in narrow formats other wins.
+        """
         if not keys:
             return
         if self._model is None:
             self._load()
-        rows = []
         for key in keys:
             row = self._row(key)
-            if isinstance(row, _Row):
-                rows.append(row)
-            else:
-                self._scored[key] = row
-                yield [key]
-        rows.sort(key=lambda row: -len(row.ids))
-        while rows:
-            batch = rows[: self._n_at_once(rows)]
-            try:
-                scores = self._run(batch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise JudgeError(f"{self._where}: cannot score: {error}") from error
-                self._shrink(len(batch), error)
-                continue
-            if scores is None:  # one by one from here on
-                continue
-            del rows[: len(batch)]
-            for row, score in zip(batch, scores, strict=True):
-                finite = math.isfinite(score)
-                reason = None if finite else f"its score is {score}, no number"
-                value = score if finite else None
-                self._scored[row.key] = Scored(value, reason, len(row.ids), row.n_cut)
-            yield [row.key for row in batch]
+            self._scored[key] = row if isinstance(row, Scored) else self._scored_row(row)
+            yield key
 
-    def _n_at_once(self, rows: Sequence[_Row]) -> int:
-        """Rows from the front, the longest first, that may go through the model together."""
-        return 1 if self._pads is False else max(1, self._tokens_at_once // len(rows[0].ids))
+    def _scored_row(self, row: _Row) -> Scored:
+        try:
+            score = self._run(row.ids)
+        except (RuntimeError, MemoryError) as error:
+            why = f"cannot score: {error}"
+            if is_out_of_memory(error):
+                why = (
+                    f"out of memory with an answer of {len(row.ids)} tokens: use a smaller reward "
+                    "model, or a device with more memory"
+                )
+            raise JudgeError(f"{self._where}: {why}") from error
+        if math.isfinite(score):
+            return Scored(score, None, len(row.ids), row.n_cut)
+        return Scored(None, f"its score is {score}, no number", len(row.ids), row.n_cut)
 
     @torch.inference_mode()
-    def _run(self, rows: Sequence[_Row]) -> list[float] | None:
-        """Scores of rows, longest first; None where they turn out not to bear pads."""
-        ids = [torch.tensor(row.ids) for row in rows]
-        known = self._config.get_text_config().pad_token_id
-        padded = pad_sequence(ids, batch_first=True, padding_value=known or 0).to(self._device)
-        lengths = torch.tensor([len(row.ids) for row in rows])
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long().to(self._device)
-        logits = self._model(input_ids=padded, attention_mask=mask).logits
-        scores: list[float] = logits[:, 0].double().cpu().tolist()
-        if self._pads is None and len(rows[-1].ids) < len(rows[0].ids):
-            (alone,) = self._run(rows[-1:]) or [math.nan]
-            far = CLOSE.get(getattr(torch, self._dtype), 0.05) * max(1.0, abs(alone))
-            both_nan = math.isnan(alone) and math.isnan(scores[-1])
-            self._pads = both_nan or abs(alone - scores[-1]) <= far
-            if not self._pads:
-                self.notes.append("scores one answer at a time: pads would change its scores")
-                return None
-        return scores
-
-    def _shrink(self, n_rows: int, error: BaseException) -> None:
-        if n_rows == 1:
-            raise JudgeError(
-                f"{self._where}: out of memory with a single answer: use a smaller reward model, "
-                "or a device with more memory"
-            ) from error
-        self._tokens_at_once //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _run(self, ids: Sequence[int]) -> float:
+        row = torch.tensor([ids], device=self._device)
+        logits = self._model(input_ids=row, attention_mask=torch.ones_like(row)).logits
+        return float(logits[0, 0])
 
     def _row(self, key: Key) -> _Row | Scored:
         """The tokens that the model sees, or why it cannot."""
@@ -240,7 +196,7 @@ class RewardJudge(Judge):
                 len(ids),
                 0,
             )
-        return _Row(key, ids[:head] + ids[head + n_cut :], n_cut)
+        return _Row(ids[:head] + ids[head + n_cut :], n_cut)
 
     def _texts(self, conversation: Sequence[Turn], answer: str) -> tuple[str, str]:
         """What comes before an answer, and all together."""
@@ -301,8 +257,6 @@ class RewardJudge(Judge):
         except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError) as error:
             raise JudgeError(f"{self._where}: cannot be loaded: {error}") from error
         self._special = special_words(self._tokenizer)
-        if self._config.get_text_config().pad_token_id is None:
-            self._pads = False  # transformers reads the score of the wrong token, or refuses
         model.config.use_cache = False
         self._model = model.to(self._device).eval()
 

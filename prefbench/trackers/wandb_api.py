@@ -8,6 +8,8 @@ import io
 import netrc
 import os
 import shlex
+import sqlite3
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -112,6 +114,12 @@ class TrackioTracker(Tracker):
             for name in ELSEWHERE:
                 os.environ.pop(name, None)
         self._trackio: Any = importlib.import_module("trackio")
+        kept_in = Path(importlib.import_module("trackio.utils").TRACKIO_DIR)
+        if kept_in.resolve() != self.place.folder.resolve():
+            raise InputError(
+                f"trackio was imported before, and keeps its runs in {kept_in}: a process has one "
+                "directory of trackio's; push there, or from a process of its own"
+            )
         self.elsewhere = next((os.environ[name] for name in ELSEWHERE if os.environ.get(name)), "")
 
     @property
@@ -134,10 +142,36 @@ class TrackioTracker(Tracker):
     def write(self, curve: Curve) -> None:
         try:
             self._write(curve)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
             raise InputError(f"{self.destination}: trackio refuses: {error}") from error
 
     def _write(self, curve: Curve) -> None:
+        if not self.is_local:  # what does not arrive it keeps, tells and sends the next time
+            self._send(curve)
+            return
+        # What it cannot keep, it only warns of.
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            run = self._send(curve)
+        said = [str(one.message) for one in warned]
+        # On a network file system what it keeps shows only later.
+        shows = importlib.import_module("trackio.utils").get_storage_mode() != "jsonl"
+        if not self._has(curve, run) if shows else said:
+            raise InputError(
+                f"{self.destination}: trackio refuses: {'; '.join(said) or 'it does not say why'}"
+            )
+        for text in said:
+            warnings.warn(text, stacklevel=2)
+
+    def _has(self, curve: Curve, run: Any) -> bool:
+        """Whether all that was sent is there."""
+        storage = importlib.import_module("trackio.sqlite_storage").SQLiteStorage
+        rows = storage.get_logs(self.place.project, curve.name, run_id=run.id)
+        kept = {(row["step"], name) for row in rows for name in row}
+        return all((point.step, name) in kept for point in curve.points for name in point.scores)
+
+    def _send(self, curve: Curve) -> Any:
+        """The run, which is over."""
         with contextlib.redirect_stdout(io.StringIO()):  # it says much, with colours
             run = self._trackio.init(
                 project=self.place.project,
@@ -153,6 +187,7 @@ class TrackioTracker(Tracker):
                     run.log(dict(point.scores), step=point.step)
             finally:
                 self._trackio.finish()
+            return run
 
 
 def is_logged_in() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,6 @@ from prefbench.trackers.mlflow_api import TAG, MlflowTracker
 from prefbench.trackers.pushing import push
 from tests.trackers.boards import EVIL, curves, expected
 
-HAS_MLFLOW = all(importlib.util.find_spec(name) for name in ("mlflow", "sqlalchemy"))
-with_mlflow = pytest.mark.skipif(
-    not HAS_MLFLOW,
-    reason="MLflow 3 needs cachetools below 8, which constraints.txt pins: "
-    "pip install mlflow-skinny sqlalchemy alembic, in an environment of its own",
-)
 pytestmark = [
     pytest.mark.filterwarnings(
         # MLflow's own tables say so of themselves.
@@ -59,7 +53,6 @@ def tags(tracker: MlflowTracker, run: str) -> dict[str, str]:
     return dict(found.data.tags)
 
 
-@with_mlflow
 def test_mlflow_has_what_was_pushed(folder: Path, tmp_path: Path) -> None:
     tracker = MlflowTracker(Place(folder, "all"))
     told = push(curves(), tracker, tmp_path)
@@ -69,7 +62,6 @@ def test_mlflow_has_what_was_pushed(folder: Path, tmp_path: Path) -> None:
         assert history(tracker, one.id) == written
 
 
-@with_mlflow
 def test_pushing_twice_doubles_nothing_and_later_scores_join_the_run(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -86,7 +78,6 @@ def test_pushing_twice_doubles_nothing_and_later_scores_join_the_run(
     assert {len(points) for points in after.values()} == {3}
 
 
-@with_mlflow
 def test_what_is_known_of_a_run_is_in_its_tags(folder: Path, tmp_path: Path) -> None:
     tracker = MlflowTracker(Place(folder, "tags"))
     dpo = curves()[0]
@@ -98,7 +89,6 @@ def test_what_is_known_of_a_run_is_in_its_tags(folder: Path, tmp_path: Path) -> 
     assert not any("user" in name or "source" in name for name in found)
 
 
-@with_mlflow
 def test_hostile_names(folder: Path, tmp_path: Path) -> None:
     tracker = MlflowTracker(Place(folder, "evil"))
     (_, evil, _) = curves(tasks=(EVIL,))
@@ -106,14 +96,12 @@ def test_hostile_names(folder: Path, tmp_path: Path) -> None:
     assert len(history(tracker, told.id)) == 4
 
 
-@with_mlflow
 def test_names_that_mlflow_cannot_tell_apart_are_refused(folder: Path, tmp_path: Path) -> None:
     tracker = MlflowTracker(Place(folder, "alike"))
     with pytest.raises(InputError, match="alike"):
         push(curves(tasks=("a,b", "a_b")), tracker, tmp_path)
 
 
-@with_mlflow
 def test_what_mlflow_refuses_is_told_without_the_password(tmp_path: Path) -> None:
     place = Place(tmp_path, uri="nonsense://user:made-up@127.0.0.1:1")
     with pytest.raises(InputError, match="MLflow refuses") as refused:
@@ -122,7 +110,6 @@ def test_what_mlflow_refuses_is_told_without_the_password(tmp_path: Path) -> Non
     assert "made-up" not in str(refused.value)
 
 
-@with_mlflow
 def test_a_missing_driver_of_a_database_is_told_without_the_password(tmp_path: Path) -> None:
     place = Place(tmp_path, uri="mssql://user:made%2Dup@127.0.0.1:1/x")
     with pytest.raises(InputError, match="MLflow refuses") as refused:
@@ -131,7 +118,9 @@ def test_a_missing_driver_of_a_database_is_told_without_the_password(tmp_path: P
     assert "made%2Dup" not in str(refused.value)
 
 
-@pytest.mark.skipif(HAS_MLFLOW, reason="MLflow is here")
-def test_without_mlflow_the_command_is_told(tmp_path: Path) -> None:
+def test_without_mlflow_the_command_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match=r'pip install "prefbench\[mlflow\]"'):
         MlflowTracker(Place(tmp_path))

@@ -255,8 +255,9 @@ def plan_cell(
         engine: instead of that of the settings.
         sample: so many items, drawn by a fixed seed; None for all.
     """
+    kind = engine or _engine_for(planned.task, settings.engine)
     dtype = checkpoint.dtype or "float32" if settings.dtype == "auto" else settings.dtype
-    if settings.engine == "server":
+    if kind == "server":
         dtype = SERVER_DTYPE
     identity: dict[str, Any] = {
         "checkpoint": checkpoint.fingerprint,
@@ -266,11 +267,11 @@ def plan_cell(
         "limit": planned.limit,
         "fewshot": settings.fewshot if planned.task.n_shots else None,
         "chat": like.identity["chat"] if like else _uses_chat(checkpoint, settings.chat_template),
-        "engine": engine or _engine_for(planned.task, settings.engine),
+        "engine": kind,
         "dtype": dtype,
         "max_length": settings.max_length,
     }
-    if settings.engine == "server":
+    if kind == "server":
         identity["server"] = [settings.server_api, settings.served_model]
     if repeat:
         identity["repeat"] = repeat

@@ -96,6 +96,11 @@ class Answer:
     """Of the gradients of a pair's tokens, row by row (n_chosen × n_rejected); `texts` are then
     both texts' tokens."""
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The texts that the checkpoint wrote itself."""
+        return () if self.cosines else self.texts
+
 
 class Record(NamedTuple):
     """One number for one item under one quantity, or the reason there is none."""

@@ -382,7 +382,6 @@ def test_lora_parameters_of_a_model_without_are_refused():
         ({"settings": {"dpo": {"lambda_": 1}}}, "objective dpo has no parameter lambda_"),
         ({"parameters": "head"}, "parameters is one of all, lora, last_layer"),
         ({"n_steps": -1}, "n_steps must be at least 0"),
-        ({"heat_maps": -1}, "heat_maps must be at least 0"),
     ],
 )
 def test_probing_refuses_what_makes_no_sense(settings, message):

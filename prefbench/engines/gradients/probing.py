@@ -35,7 +35,6 @@ class Probing:
         n_steps: aligned steps of both responses that are compared.
         objectives: those whose two conditions are looked at.
         settings: an objective's parameters that differ from their defaults.
-        heat_maps: of how many pairs the gradients of single tokens are compared.
         checkpointing: keep the inputs of blocks alone and run them again in the backward pass:
             less memory for long texts, a third more time, the same numbers.
 
@@ -48,7 +47,6 @@ class Probing:
     n_steps: int = 8
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    heat_maps: int = 0
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -66,9 +64,8 @@ class Probing:
                     f"objective {name} has no parameter {', '.join(unknown)}; "
                     f"it takes {', '.join(OBJECTIVES[name].parameters)}"
                 )
-        for what, number in (("n_steps", self.n_steps), ("heat_maps", self.heat_maps)):
-            if number < 0:
-                raise InputError(f"{what} must be at least 0, not {number}")
+        if self.n_steps < 0:
+            raise InputError(f"n_steps must be at least 0, not {self.n_steps}")
 
     def known(self, reference: object) -> tuple[str, ...]:
         """The objectives, the own one among them, that need no reference or have one."""

@@ -56,13 +56,6 @@ def _hand_over(take: Take, index: int, parameter: Tensor) -> None:
     take(index, gradient)
 
 
-def gradient(output: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Of the sum of the output, in the parameters' types; zeros where it hangs on none."""
-    kept: dict[int, Tensor] = {}
-    stream(output, torch.ones_like(output), parameters, kept.__setitem__)
-    return filled(kept, parameters)
-
-
 def filled(kept: dict[int, Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of all parameters, of which those that were passed over are 0."""
     return [

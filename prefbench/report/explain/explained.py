@@ -271,7 +271,7 @@ def _sample(sample: Sample, behind: Behind, full: bool) -> Iterator[str]:
             greedy = ", greedy" if answer.greedy[i : i + 1] == (True,) else ""
             tokens = f", {answer.n_tokens[i]} tokens" if answer.n_tokens[i : i + 1] else ""
             yield from _said(f"{answer.logps[i]:.3f}", text, full, more=f" nats{tokens}{greedy}")
-    for i, text in enumerate(answer.texts if answer else ()):
+    for i, text in enumerate(answer.written if answer else ()):
         cut = (
             " (cut at the token limit)"
             if answer and answer.unfinished[i : i + 1] == (True,)

@@ -197,7 +197,7 @@ def _given(answer: Any, numbers: Mapping[str, Any]) -> dict[str, Any] | None:
     if answer is None:
         return None
     return {
-        "texts": list(answer.texts),
+        "texts": list(answer.written),
         "logps": [_number(value) for value in answer.logps],
         "n_tokens": list(answer.n_tokens),
         "unfinished": any(answer.unfinished),

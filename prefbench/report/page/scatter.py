@@ -108,7 +108,8 @@ def along(x: Axis, y: Axis, one: Estimate, two: Estimate) -> Array:
         *((x(value), y(two.value)) for value in np.linspace(one.low, one.high, 12)),
         *((x(one.value), y(value)) for value in np.linspace(two.low, two.high, 12)),
     ]
-    return np.array([(a, -b) for a, b in places if math.isfinite(a) and math.isfinite(b)])
+    found = [(a, -b) for a, b in places if math.isfinite(a) and math.isfinite(b)]
+    return np.array(found).reshape(-1, 2)  # of a single item there is no interval
 
 
 def beside(

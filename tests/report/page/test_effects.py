@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
 import itertools
 import re
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from prefbench.leaderboard import Gathered
 from prefbench.records import Answer, Record
 from prefbench.report.collect import gather
+from prefbench.report.effects.heat import BETWEEN
 from prefbench.report.page.curves import Series, curves_drawing
 from prefbench.report.page.effects import Effects, effects_of
 from prefbench.report.page.page import write_page
@@ -245,3 +248,10 @@ def test_the_part_is_missing_where_there_is_nothing_to_say(tmp_path: Path) -> No
     text = (tmp_path / "page.html").read_text()
     assert ('id="effects"' in text) == ('href="#effects"' in text)
     assert "Likelihood displacement" not in text
+
+
+def test_tokens_of_a_map_are_no_text_that_a_checkpoint_wrote(page_of_effects: Path) -> None:
+    packed = re.findall(r"[A-Za-z0-9+/=]{80,}", page_of_effects.read_text())
+    opened = [gzip.decompress(base64.b64decode(one)) for one in packed if one.startswith("H4sI")]
+    assert any(b"ask 1" in one for one in opened)
+    assert not [one for one in opened if BETWEEN.encode() in one or b"u241f" in one]

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from prefbench import plain_yaml
 from prefbench.errors import CheckpointError
 from prefbench.records import METHODS
+from prefbench.requests import REQUEST, Request, read_request
 
 SIDECAR = "prefbench.yaml"
 KEYS: Mapping[str, type] = {"method": str, "step": int, "seed": int, "reference": str, "base": str}
@@ -31,6 +32,19 @@ ALIASES: Mapping[str, str] = {
 }
 """How methods are written, in lower case with underscores for everything but letters and digits."""
 
+TRAINED: Mapping[tuple[str, tuple[str, ...]], str] = {
+    ("SFTConfig", ("nll",)): "sft",
+    ("DPOConfig", ("sigmoid",)): "dpo",
+    ("DPOConfig", ("sigmoid", "sft")): "dpo_nll",
+    ("DPOConfig", ("ipo",)): "ipo",
+    ("DPOConfig", ("hinge",)): "hinge",
+    ("DPOConfig", ("sppo_hard",)): "sppo",
+    ("CPOConfig", ("simpo",)): "simpo",
+    ("ORPOConfig", ()): "orpo",
+    ("KTOConfig", ("kto",)): "kto",
+}
+"""What TRL's arguments and their `loss_type` train."""
+
 _WORDS = re.compile(
     "(?<![a-z0-9])(?:" + "|".join(sorted(ALIASES, key=len, reverse=True)) + ")(?![a-z0-9])"
 )
@@ -39,6 +53,14 @@ _SEED = re.compile(r"(?<![a-z])seed[-_=]?(\d+)", re.IGNORECASE)
 MOST_JSON = 1 << 28
 """Bytes of a file that is only asked."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class Card(NamedTuple):
+    """What a model card starts with, or another file says in its words."""
+
+    content: Mapping[str, Any]
+    of_tags: str = "README.md tags"
+    of_base: str = "README.md base_model"
 
 
 class Provenance:
@@ -55,7 +77,8 @@ class Provenance:
 
 
 def trace(folder: Path, *, names: Sequence[str], places: Sequence[Path]) -> Provenance:
-    """Ask the sidecar, then the model card, the trainer's state, and last the folder's name.
+    """Ask the sidecar, then training's request, the model card, the trainer's state, and last the
+    folder's name.
 
     Args:
         folder: the checkpoint's directory.
@@ -68,7 +91,9 @@ def trace(folder: Path, *, names: Sequence[str], places: Sequence[Path]) -> Prov
     known = Provenance()
     run = run_folder(folder)
     _from_sidecars(known, folder, run)
-    cards = [_front_matter(place / "README.md") for place in (folder, run) if place]
+    request = read_request(folder) or (read_request(run) if run else None)
+    cards = _from_request(known, request, places) if request else []
+    cards += [Card(_front_matter(place / "README.md")) for place in (folder, run) if place]
     state = _lenient_json(folder / "trainer_state.json")
     preference = _logs_preferences(state)
     _learn_method(known, cards, names, preference=preference)
@@ -78,14 +103,21 @@ def trace(folder: Path, *, names: Sequence[str], places: Sequence[Path]) -> Prov
     for name in names:
         if found := _SEED.search(name):
             known.learn("seed", int(found[1]), "folder name")
+    if request:
+        known.learn("seed", request.seed, REQUEST)
     base = _lenient_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if isinstance(base, str) and base:
         known.learn("base", locate(base, places), "adapter_config.json")
     method = known.facts.get("method")
     if preference if method is None else method not in ("base", "sft"):
-        for card in cards:
-            if written := _first_text(card.get("base_model")):
-                known.learn("reference", locate(written, places), "README.md base_model")
+        named = [
+            (locate(written, places), card.of_base)
+            for card in cards
+            if (written := _first_text(card.content.get("base_model")))
+        ]
+        # A path of the training's machine may lead nowhere here.
+        for where, origin in sorted(named, key=lambda one: not Path(one[0]).is_dir()):
+            known.learn("reference", where, origin)
         if "base" in known.facts:
             known.learn("reference", known.facts["base"], known.origins["base"])
     return known
@@ -159,14 +191,24 @@ def _sidecar(path: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value is not None}
 
 
+def _from_request(known: Provenance, request: Request, places: Sequence[Path]) -> list[Card]:
+    """What the user said there counts; the rest is asked as a model card is."""
+    if request.method:
+        known.learn("method", canonical_method(request.method) or request.method, REQUEST)
+    if request.reference:
+        known.learn("reference", locate(request.reference, places), REQUEST)
+    trained = TRAINED.get((request.trainer or "", request.losses))
+    return [Card({"tags": ["trl", trained], "base_model": request.start}, REQUEST, REQUEST)]
+
+
 def _learn_method(
-    known: Provenance, cards: Sequence[Mapping[str, Any]], names: Sequence[str], *, preference: bool
+    known: Provenance, cards: Sequence[Card], names: Sequence[str], *, preference: bool
 ) -> None:
     folder = next((method for name in names if (method := canonical_method(name))), None)
     if preference and folder in ("base", "sft"):
         folder = None  # such a run logs no rewards
     for card in cards:
-        tags = card.get("tags")
+        tags = card.content.get("tags")
         tags = tags if isinstance(tags, list) else [tags]
         tags = [_spelled(tag) for tag in tags if isinstance(tag, str)]
         tagged = canonical_method(" ".join(tag for tag in tags if tag in ALIASES))
@@ -174,7 +216,7 @@ def _learn_method(
         # of them knows better.
         if tagged == "dpo" and "trl" in tags and folder not in (None, "base", "sft"):
             tagged = folder if folder == "dpo" else None
-        known.learn("method", tagged, "README.md tags")
+        known.learn("method", tagged, card.of_tags)
     known.learn("method", folder, "folder name")
     if preference and "method" not in known.facts:
         # DPO, IPO, SLiC and others log the same keys, so the method stays open.

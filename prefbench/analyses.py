@@ -18,6 +18,10 @@ from prefbench.references import References
 
 FORMULAS = 1
 """Of margins, gradients, divergence and ranking; a new number has all worked out again."""
+ONE_NAME = (
+    "--served-model names one checkpoint for all: its reference cannot be asked; measure margins "
+    "with the engine hf"
+)
 NEEDS_HF = "gradients need the checkpoint's own weights: the engine hf"
 
 
@@ -102,6 +106,8 @@ def _margins(
     answers: PlannedCell, reference: Checkpoint | str, settings: Settings, found: Beside
 ) -> None:
     more = {"beta": answers.task.recipe.beta}
+    if settings.engine == "server" and settings.served_model:
+        reference = ONE_NAME  # it would be laid beside itself
     if isinstance(reference, str):
         found.analyses.append(_analysis(answers, (), None, more, reference))
         return
@@ -121,7 +127,7 @@ def _gradients(
     recipe = planned.task.recipe
     plain = plan_cell(checkpoint, planned, settings, engine="hf")
     theirs = None
-    if not isinstance(reference, str):
+    if not isinstance(reference, str) and settings.engine != "server":
         # Of the pairs that are drawn alone: there may be many more.
         theirs = _asked_alike(plain, reference, settings, sample=recipe.sample)
         found.cells.append(theirs)
@@ -155,7 +161,8 @@ def _divergence(
 
 def _ranking(answers: PlannedCell, judges: Mapping[str, PlannedJudge]) -> PlannedAnalysis:
     name = next(iter(answers.task.recipe.judge), None)
-    judge = judges[name] if name else None
+    # Where --judge names others, the task's own is not planned.
+    judge = (judges.get(name) or next(iter(judges.values()), None)) if name else None
     more = {"judge": judge.key if judge else None}
     return _analysis(answers, (), None, more, judge.missing if judge else None, judge)
 

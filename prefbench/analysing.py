@@ -7,18 +7,19 @@ import json
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from prefbench import needed
 from prefbench.analyses import PlannedAnalysis, facts
 from prefbench.candidates import Candidates, rewards_of
-from prefbench.cells import PlannedCell
 from prefbench.comparisons import Judging
-from prefbench.errors import JudgeError, PrefbenchError, StoreError
+from prefbench.errors import JudgeError, LostError, PrefbenchError, StoreError
+from prefbench.judges.budget import Budget
 from prefbench.judges.judge import Ask, Turn, Unheard
 from prefbench.judging import INHERITED, Court
 from prefbench.listener import Listener
 from prefbench.manifest import now, task_facts
 from prefbench.measures.answers import pair_quantities, text_quantities
+from prefbench.measures.beside import apart
 from prefbench.measures.comparison import Heard
 from prefbench.measures.divergence import divergence
 from prefbench.measures.items import Item
@@ -34,43 +35,54 @@ Numbers = Mapping[str, float] | str
 class Analyst:
     """Works analyses out; what another process has claimed is waited for."""
 
-    def __init__(self, store: Store, judging: Judging, listener: Listener) -> None:
+    def __init__(self, store: Store, judging: Judging, listener: Listener, budget: Budget) -> None:
         self.store = store
         self.judging = judging
         self.listener = listener
+        self.budget = budget
         self.failed: dict[str, str] = {}
 
     def carry_out(self, analyses: Sequence[PlannedAnalysis]) -> dict[str, str]:
         """Works analyses out and returns the reasons of those that failed."""
         for number, analysis in enumerate(analyses):
             self.listener.on_step("beside references", number, len(analyses))
-            with self.store.claim(analysis.cell, wait=True) as cell:
-                assert cell is not None
-                if not self.store.is_sealed(analysis.cell):
-                    with self._failing(cell):
-                        self._seal(analysis, cell)
+            while not self._is_done(analysis):
+                self.listener.on_notice(f"{analysis.title}: taken over by another process")
         if analyses:
             self.listener.on_step("beside references", len(analyses), len(analyses))
         return self.failed
+
+    def _is_done(self, analysis: PlannedAnalysis) -> bool:
+        """Works one out as soon as it can be had; no if it was lost meanwhile."""
+        with self.store.claim(analysis.cell, wait=True) as cell:
+            assert cell is not None
+            try:
+                if not self.store.is_sealed(analysis.cell):
+                    with self._failing(cell):
+                        self._seal(analysis, cell)
+            except LostError:
+                return False
+        return True
 
     @contextlib.contextmanager
     def _failing(self, cell: Cell) -> Iterator[None]:
         """Whatever goes wrong inside is written down as the cell's failure; the others go on."""
         try:
             yield
-        except StoreError:
+        except (StoreError, LostError):
             raise  # a directory that cannot be written fails every cell alike
         except Exception as error:  # noqa: BLE001  # an analysis never takes others down
             known = isinstance(error, PrefbenchError)
-            self.failed[cell.name] = str(error) if known else f"{type(error).__name__}: {error}"
-            cell.fail(self.failed[cell.name], traceback.format_exc())
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            cell.fail(reason, traceback.format_exc())
+            self.failed[cell.name] = reason
 
     def _seal(self, analysis: PlannedAnalysis, cell: Cell) -> None:
         if analysis.missing:
             raise PrefbenchError(analysis.missing)
-        manifest = self._manifest(analysis.answers)
+        manifest = needed.manifest_of(analysis.answers, self.store)
         answers = self.store.answers(analysis.answers.cell)
-        others = [self._theirs(one, manifest) for one in analysis.others]
+        others = [needed.answers_of(one, self.store, manifest["items"]) for one in analysis.others]
         rows = self.store.items(manifest["items"]).to_pylist()
         items = {
             row["item"]: Item(
@@ -108,39 +120,19 @@ class Analyst:
         }
         cell.seal([], records, {item: one.cluster for item, one in items.items()}, told)
 
-    def _manifest(self, needed: PlannedCell) -> dict[str, Any]:
-        manifest = self.store.manifest(needed.cell)
-        if manifest is None:
-            reason = self.store.failure(needed.cell) or "it was not measured"
-            raise PrefbenchError(f"{needed.title} is needed: {reason}")
-        return manifest
-
-    def _theirs(self, other: PlannedCell, ours: Mapping[str, Any]) -> dict[int, Answer]:
-        """Another cell's answers to the same texts.
-
-        Raises:
-            PrefbenchError: there are none, or the texts were others.
-        """
-        manifest = self._manifest(other)
-        if manifest["items"] != ours["items"]:
-            raise PrefbenchError(
-                f"{other.checkpoint.name} was sent other texts than this checkpoint; do their chat "
-                "templates differ? --chat-template off sends both the plain ones"
-            )
-        return {answer.item: answer for answer in self.store.answers(other.cell)}
-
     def _ranking(
         self, analysis: PlannedAnalysis, answers: Sequence[Answer], items: Mapping[int, Item]
     ) -> list[Numbers]:
         """Each item's candidates by log-prob beside their rewards."""
-        rewards = self._rewards(analysis, [items[answer.item] for answer in answers])
-        found: list[Numbers] = []
-        for answer, some in zip(answers, rewards, strict=True):
-            if answer.reason or isinstance(some, str):
-                found.append(answer.reason or str(some))
-            else:
-                found.append(ranking(answer.logps, answer.n_tokens, some))
-        return found
+        known = [answer for answer in answers if not answer.reason]
+        rewards = self._rewards(analysis, [items[answer.item] for answer in known])
+        ranked = {
+            answer.item: some
+            if isinstance(some, str)
+            else ranking(answer.logps, answer.n_tokens, some)
+            for answer, some in zip(known, rewards, strict=True)
+        }
+        return [answer.reason or ranked[answer.item] for answer in answers]
 
     def _rewards(self, analysis: PlannedAnalysis, items: Sequence[Item]) -> list[list[float] | str]:
         """Those that the data have; else a judge's.
@@ -148,9 +140,19 @@ class Analyst:
         Raises:
             JudgeError: a verdict did not arrive; the same command asks for it again.
         """
-        known = [item.fields.get("rewards") for item in items]
+        known = {item.item: item.fields["rewards"] for item in items if item.fields.get("rewards")}
+        asked = [item for item in items if item.item not in known]
+        judged = dict(
+            zip((item.item for item in asked), self._judged(analysis, asked), strict=True)
+        )
+        return [known.get(item.item) or judged[item.item] for item in items]
+
+    def _judged(self, analysis: PlannedAnalysis, items: Sequence[Item]) -> list[list[float] | str]:
+        """A judge's rewards of candidates whose rewards the data do not have."""
         if analysis.judge is None:
-            return [one or "the data have no rewards, and the task names no judge" for one in known]
+            return ["the data have no rewards, and the task names no judge"] * len(items)
+        if not items:
+            return []
         several = [
             Candidates(
                 tuple(Turn(t["role"], t["content"]) for t in item.fields["messages"]),
@@ -160,7 +162,7 @@ class Analyst:
         ]
         unheard: Counter[str] = Counter()
         with (
-            Court(self.store, self.judging, self.listener) as court,
+            Court(self.store, self.judging, self.listener, self.budget) as court,
             court.sitting(analysis.judge) as hear,
         ):
 
@@ -176,7 +178,7 @@ class Analyst:
                 f"{unheard.total()} verdicts are missing ({why}); the same command asks for them "
                 "again"
             )
-        return [list(own) if own else one for own, one in zip(known, found, strict=True)]
+        return found
 
 
 def _margins(
@@ -198,9 +200,10 @@ def _margins(
 
 def _alike(ours: Answer, theirs: Answer) -> Answer:
     """The reference's answer, or why it cannot stand beside ours."""
-    if theirs.reason or ours.reason or ours.token_ids == theirs.token_ids:
+    if theirs.reason or ours.reason:
         return theirs
-    return Answer(theirs.item, reason="its tokenizer splits the texts otherwise")
+    reason = apart(ours.token_ids, ours.n_cut, theirs)
+    return Answer(theirs.item, reason=reason) if reason else theirs
 
 
 def _divergence(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefbench import __version__
+from prefbench.buckets.places import told
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.report import (
     claims,
@@ -29,18 +30,52 @@ from prefbench.report import (
     winrate,
 )
 from prefbench.report.options import (
+    AllowPickle,
+    Api,
+    ApiKeyEnv,
     Baseline,
+    BaseUrl,
+    BatchSize,
+    Chat,
+    ChatTemplate,
+    Concurrency,
+    Device,
+    Dtype,
+    EngineName,
+    EngineTimeout,
+    Fewshot,
+    FewshotKind,
+    Folders,
     Form,
+    GpuMemory,
     Interval,
     IntervalMethod,
+    JudgeApiKeyEnv,
+    JudgeBaseUrl,
+    JudgeConcurrency,
+    JudgeFolders,
+    JudgeModels,
+    Judges,
+    Limit,
+    MaxCalls,
+    MaxCost,
+    MaxLength,
     Mirrors,
+    Opponents,
+    Reference,
+    RemoteCode,
     Results,
+    ServedModel,
+    ServerApi,
+    StopWhenSure,
     TableForm,
+    TensorParallel,
 )
 
 if TYPE_CHECKING:
     from prefbench.cells import Settings
     from prefbench.comparisons import Judging
+    from prefbench.parallel.executors import Executor
     from prefbench.runner import Outcome
 
 app = typer.Typer(
@@ -57,40 +92,16 @@ app = typer.Typer(
 STOPPED = 130
 
 
-class Fewshot(StrEnum):
-    fixed = "fixed"
-    parity = "parity"
-
-
-class Chat(StrEnum):
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-
-class ServerApi(StrEnum):
-    completions = "completions"
-    chat = "chat"
+class Where(StrEnum):
+    here = "here"
+    ray = "ray"
+    slurm = "slurm"
+    submitit_local = "submitit-local"
 
 
 class JudgeMode(StrEnum):
     online = "online"
     batch = "batch"
-
-
-Folders = Annotated[
-    list[Path], typer.Option("--task-folder", help="Folder with task YAML files of your own.")
-]
-JudgeFolders = Annotated[
-    list[Path], typer.Option("--judge-folder", help="Folder with judge YAML files of your own.")
-]
-AllowPickle = Annotated[
-    bool,
-    typer.Option("--allow-pickle", help="Load pickled weights: they can run code when opened."),
-]
-RemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that a checkpoint brings.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -128,7 +139,10 @@ def scan(
     epilog="Examples: prefbench run runs/ · prefbench run runs/ --suite quick --final · "
     "prefbench run runs/ --task gsm8k_5shot --limit 100 --mirror data/ · "
     "prefbench run runs/ --suite winrates --opponent sft --max-cost 5 --dry-run · "
-    "prefbench run runs/ --engine server --base-url http://127.0.0.1:8000/v1"
+    "prefbench run runs/ --engine server --base-url http://127.0.0.1:8000/v1 · "
+    "prefbench run runs/ --executor ray --ray-address auto --tensor-parallel-size 2 · "
+    "prefbench run runs/ --executor slurm --max-workers 8 --slurm partition=gpu "
+    "--slurm gpus_per_node=1 --slurm time=240"
 )
 def run(
     directories: Annotated[list[Path], typer.Argument(help="Directories of trained checkpoints.")],
@@ -137,59 +151,27 @@ def run(
         list[str], typer.Option("--task", help="Task to run; several may be given.")
     ] = [],  # noqa: B006
     results: Results = Path("results"),
-    limit: Annotated[
-        int | None, typer.Option(help="Only the first N items of each task; stamped.")
-    ] = None,
+    limit: Limit = None,
     final: Annotated[bool, typer.Option("--final", help="Only each run's final model.")] = False,
-    fewshot: Annotated[
-        Fewshot,
-        typer.Option(help="fixed: the same examples for every item; parity: lm-eval's own draws."),
-    ] = Fewshot.fixed,
-    chat_template: Annotated[
-        Chat, typer.Option(help="auto: where the tokenizer has a chat template.")
-    ] = Chat.auto,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="hf, vllm or server; auto: vllm for what is generated, if installed, else hf."
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto: as stored; or float32, bfloat16, float16.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
-    max_length: Annotated[
-        int | None, typer.Option(help="Context length; default: the model's.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Items answered, and kept, at once [up to the engine].")
-    ] = None,
-    tensor_parallel_size: Annotated[
-        int, typer.Option(help="GPUs that vLLM spreads one checkpoint over.")
-    ] = 1,
+    fewshot: FewshotKind = Fewshot.fixed,
+    chat_template: ChatTemplate = Chat.auto,
+    engine: EngineName = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    max_length: MaxLength = None,
+    batch_size: BatchSize = None,
+    tensor_parallel_size: TensorParallel = 1,
     data_parallel_size: Annotated[
         int,
         typer.Option(help="Engines at once, each on GPUs of its own; they share the cells."),
     ] = 1,
-    gpu_memory_utilization: Annotated[
-        float, typer.Option(help="Share of a GPU's memory that vLLM may take.")
-    ] = 0.9,
-    engine_timeout: Annotated[
-        float, typer.Option(help="Seconds without progress after which vLLM counts as hung.")
-    ] = 900.0,
-    base_url: Annotated[
-        str | None, typer.Option(help="For --engine server: an OpenAI-compatible endpoint.")
-    ] = None,
-    served_model: Annotated[
-        str | None, typer.Option(help="The name it serves the checkpoint under.")
-    ] = None,
-    server_api: Annotated[
-        ServerApi, typer.Option(help="chat: the server applies its own chat template.")
-    ] = ServerApi.completions,
-    api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable that holds its key.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests to it at once.")] = 32,
+    gpu_memory_utilization: GpuMemory = 0.9,
+    engine_timeout: EngineTimeout = 900.0,
+    base_url: BaseUrl = None,
+    served_model: ServedModel = None,
+    server_api: Api = ServerApi.completions,
+    api_key_env: ApiKeyEnv = None,
+    concurrency: Concurrency = 32,
     twice: Annotated[
         list[str],
         typer.Option(
@@ -197,50 +179,20 @@ def run(
             "the table marks differences that are no larger than that noise."
         ),
     ] = [],  # noqa: B006
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="What all others count as tuned from: a row, a method or a directory. Else what "
-            "each was tuned from, as far as that is known."
-        ),
-    ] = None,
-    judge: Annotated[
-        list[str], typer.Option("--judge", help="Judge, instead of those that the tasks name.")
-    ] = [],  # noqa: B006
-    opponent: Annotated[
-        list[str],
-        typer.Option(
-            "--opponent",
-            help="Whom answers are judged against: a row, a method, reference or round_robin.",
-        ),
-    ] = [],  # noqa: B006
+    reference: Reference = None,
+    judge: Judges = [],  # noqa: B006
+    opponent: Opponents = [],  # noqa: B006
     judge_folder: JudgeFolders = [],  # noqa: B006
-    judge_model: Annotated[
-        list[str],
-        typer.Option(help="Asked instead of the judges' own: MODEL, or JUDGE=MODEL for one."),
-    ] = [],  # noqa: B006
-    judge_base_url: Annotated[
-        str | None, typer.Option(help="Asked instead of the judges' own endpoints.")
-    ] = None,
-    judge_api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable that holds its key, if it needs one.")
-    ] = None,
-    judge_concurrency: Annotated[
-        int | None, typer.Option(help="Requests to a judge at once [its own, 32].")
-    ] = None,
+    judge_model: JudgeModels = [],  # noqa: B006
+    judge_base_url: JudgeBaseUrl = None,
+    judge_api_key_env: JudgeApiKeyEnv = None,
+    judge_concurrency: JudgeConcurrency = None,
     judge_mode: Annotated[
         JudgeMode, typer.Option(help="batch: write files of requests, read files of replies.")
     ] = JudgeMode.online,
-    max_cost: Annotated[
-        float | None, typer.Option(help="US dollars that judges may cost; never passed.")
-    ] = None,
-    max_calls: Annotated[
-        int | None, typer.Option(help="Calls to judges that may be made; never passed.")
-    ] = None,
-    stop_when_sure: Annotated[
-        bool,
-        typer.Option("--stop-when-sure", help="Ask no more about a win rate that is surely not ½."),
-    ] = False,
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    stop_when_sure: StopWhenSure = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be measured and what judges cost.")
     ] = False,
@@ -251,6 +203,42 @@ def run(
     format_: TableForm = Form.text,
     allow_pickle: AllowPickle = False,
     trust_remote_code: RemoteCode = False,
+    executor: Annotated[
+        Where,
+        typer.Option(
+            help="Who measures: this machine, a Ray cluster, or jobs of Slurm; submitit-local "
+            "tries such jobs as processes of this machine."
+        ),
+    ] = Where.here,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a cluster: actors at once [what Ray has room for, growing with it], or jobs "
+            "of Slurm [4]."
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, host:port or ray://host:port [RAY_ADDRESS, else a cluster that runs here, "
+            "else one is started for the run]."
+        ),
+    ] = None,
+    cpus_per_engine: Annotated[
+        int | None,
+        typer.Option(help="Cores of a Ray actor [1 beside GPUs, else 4 or what a node has]."),
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds to wait for a Ray node that is large enough.")
+    ] = 600.0,
+    slurm: Annotated[
+        list[str],
+        typer.Option(
+            "--slurm",
+            help="KEY=VALUE for the jobs, as sbatch names it: partition, time (minutes), "
+            "gpus_per_node, cpus_per_task, mem, account, qos, …; several may be given.",
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Measure everything that is not measured yet, and print the table.
 
@@ -300,6 +288,14 @@ def run(
 
         # Said now, not after hours of measuring.
         find_baseline(find(directories, settings, final_only=final), baseline)
+    carried_out_by = _executor(
+        executor,
+        max_workers=max_workers,
+        ray_address=ray_address,
+        cpus_per_engine=cpus_per_engine,
+        patience=patience,
+        slurm=slurm,
+    )
     asked: dict[str, Any] = {
         "tasks": [*suite, *task] or ["paper"],
         "results": results,
@@ -315,7 +311,7 @@ def run(
 
         print(as_text(foresee(directories, **asked)), end="")
         return
-    outcome = _run(directories, **asked)
+    outcome = _run(directories, **asked, executor=carried_out_by)
     _print_table(results, outcome.plan, baseline, interval.value, format_.value)
     _report(outcome, results)
 
@@ -406,8 +402,10 @@ def doctor(
     if run is not None:
         from prefbench.doctor.run_log import examine_run
         from prefbench.report.collect import gather
+        from prefbench.store import there
 
-        findings = examine_run(run, gather(results) if (results / "plans").is_dir() else None)
+        held = there(results)
+        findings = examine_run(run, gather(results) if held and held.plans() else None)
         closing = verdict(findings)
     else:
         from prefbench.doctor.examine import examine
@@ -534,6 +532,47 @@ def _settings(**values: Any) -> Settings:
     return Settings(**values)
 
 
+def _executor(
+    where: Where,
+    *,
+    max_workers: int | None,
+    ray_address: str | None,
+    cpus_per_engine: int | None,
+    patience: float,
+    slurm: list[str],
+) -> Executor | None:
+    """Who measures; None is this machine.
+
+    Raises:
+        InputError: an option is given that the executor does not know.
+    """
+    given = {
+        "--ray-address": ray_address is not None,
+        "--cpus-per-engine": cpus_per_engine is not None,
+        "--slurm": bool(slurm),
+        "--max-workers": max_workers is not None,
+    }
+    known = {
+        Where.here: (),
+        Where.ray: ("--ray-address", "--cpus-per-engine", "--max-workers"),
+        Where.slurm: ("--slurm", "--max-workers"),
+        Where.submitit_local: ("--slurm", "--max-workers"),
+    }[where]
+    for name, is_given in given.items():
+        if is_given and name not in known:
+            raise InputError(f"--executor {where.value} knows no {name}")
+    if where == Where.here:
+        return None
+    if where == Where.ray:
+        from prefbench.cluster.ray import OnRay
+
+        return OnRay(ray_address, max_workers, cpus_per_engine, patience)
+    from prefbench.cluster.slurm import OnSlurm, options
+
+    n_jobs = 4 if max_workers is None else max_workers
+    return OnSlurm(options(slurm), n_jobs, "slurm" if where == Where.slurm else "local")
+
+
 def _judging(**values: Any) -> Judging:
     from prefbench.comparisons import Judging
 
@@ -561,7 +600,7 @@ def _report(outcome: Outcome, results: Path) -> None:
     from prefbench.report.layout import plain
 
     said = f"{len(outcome.measured)} cells measured, {len(outcome.done)} were done already"
-    print(f"\n{said}; results: {results}", file=sys.stderr)
+    print(f"\n{said}; results: {told(results)}", file=sys.stderr)
     if outcome.spent.get("calls"):
         lost = outcome.spent["reserved"]
         more = f", and up to ${lost:.2f} for calls without an answer" if lost else ""
@@ -569,7 +608,9 @@ def _report(outcome: Outcome, results: Path) -> None:
         print(f"judges: {asked}", file=sys.stderr)
     for name, reason in {**outcome.broken, **outcome.failed}.items():
         print(plain(f"not measured: {name}: {reason}"), file=sys.stderr)
-    if outcome.broken or outcome.failed:
+    if outcome.left:
+        print(plain(f"not uploaded: {outcome.left}"), file=sys.stderr)
+    if outcome.broken or outcome.failed or outcome.left:
         raise typer.Exit(1)
 
 

@@ -29,6 +29,14 @@ class StoreError(PrefbenchError):
     """A results directory that cannot be read or written."""
 
 
+class LostError(PrefbenchError):
+    """A claimed cell that another process has taken over: its own now, and no failure."""
+
+
+class ClusterError(PrefbenchError):
+    """A cluster that cannot be reached, or whose nodes cannot do the work."""
+
+
 class InputError(PrefbenchError):
     """An argument that makes no sense, from the command line or from Python."""
 

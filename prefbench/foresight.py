@@ -17,7 +17,7 @@ from prefbench.judges.verdicts import Verdicts
 from prefbench.judging import VERDICTS, is_judged
 from prefbench.pairing import pairs_of
 from prefbench.runner import plan_run
-from prefbench.store import Store
+from prefbench.store import Store, there
 
 BYTES_A_TOKEN = 4
 """Of English, about: an answer that is not written yet is taken to be as long as it may get."""
@@ -80,7 +80,7 @@ def foresee(
         task_folders=task_folders,
         final_only=final_only,
     )
-    store = Store(results, create=False) if (results / "store.json").exists() else None
+    store = there(results)
     unique = once([*cells, *beside.cells, *beside.later])
     todo = {
         name: cell.title

@@ -13,10 +13,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from prefbench.comparisons import Judging, PlannedComparison, facts_of
-from prefbench.errors import JudgeError, PrefbenchError, StoreError
+from prefbench.errors import JudgeError, LostError, PrefbenchError, StoreError
 from prefbench.judges.budget import Budget
 from prefbench.judges.judge import Ask, Judge, Unheard, Verdict, key_of
 from prefbench.judges.opening import Bench, PlannedJudge, open_judge
@@ -78,8 +77,16 @@ class _Open:
 class Court:
     """Judges comparisons, for the length of a `with`."""
 
-    def __init__(self, store: Store, judging: Judging, listener: Listener) -> None:
+    def __init__(
+        self, store: Store, judging: Judging, listener: Listener, budget: Budget | None = None
+    ) -> None:
         """Opens the verdict store; asks nobody.
+
+        Args:
+            store: where the verdicts and the comparisons' cells are kept.
+            judging: how answers are judged.
+            listener: told how it goes on.
+            budget: what may be spent, where others spend of it too [the caps of `judging`].
 
         Raises:
             StoreError: the verdicts cannot be read or written.
@@ -87,8 +94,10 @@ class Court:
         self.store = store
         self.judging = judging
         self.listener = listener
-        self.budget = Budget(max_cost=judging.max_cost, max_calls=judging.max_calls)
+        self.budget = budget or Budget(max_cost=judging.max_cost, max_calls=judging.max_calls)
         self.failed: dict[str, str] = {}
+        self._lost: set[str] = set()
+        """Cells that other processes have taken over while they were judged here."""
         self._verdicts = Verdicts(store.folder / VERDICTS)
         self._bench = Bench(
             budget=self.budget,
@@ -103,6 +112,7 @@ class Court:
 
     def __exit__(self, *raised: Any) -> None:
         self._verdicts.__exit__()
+        self.store.share_verdicts()
 
     def carry_out(self, comparisons: Sequence[PlannedComparison]) -> dict[str, str]:
         """Judges comparisons and returns the reasons of those that failed.
@@ -112,9 +122,9 @@ class Court:
         claimed: list[PlannedComparison] = []
         for judge in _by_judge(comparisons):
             claimed += self._judge_all(judge, wait=False)
-        for judge in _by_judge(claimed):
-            for comparison in judge:
-                self._judge_all([comparison], wait=True)
+        while claimed:  # again what is lost once more
+            due = [comparison for judge in _by_judge(claimed) for comparison in judge]
+            claimed = [one for each in due for one in self._judge_all([each], wait=True)]
         return self.failed
 
     @contextlib.contextmanager
@@ -144,8 +154,9 @@ class Court:
     def _judge_all(
         self, comparisons: Sequence[PlannedComparison], *, wait: bool
     ) -> list[PlannedComparison]:
-        """All that one judge has to judge; returns what another process has claimed."""
+        """All that one judge has to judge; returns what is another process's, or was lost to it."""
         others, members = [], []
+        self._lost.clear()
         with contextlib.ExitStack() as claims:
             for planned in comparisons:
                 cell = claims.enter_context(self.store.claim(planned.cell, wait=wait))
@@ -156,7 +167,7 @@ class Court:
                         members.append(_Open(planned, cell, pairs_of(planned, self.store)))
             if members:
                 self._judge_members(members[0].planned.judge, members)
-        return others
+        return others + [planned for planned in comparisons if planned.cell in self._lost]
 
     def _judge_members(self, planned: PlannedJudge, members: Sequence[_Open]) -> None:
         with self._failing(*(one.cell for one in members)), contextlib.ExitStack() as stack:
@@ -176,30 +187,36 @@ class Court:
             yield
         except StoreError:
             raise  # a directory that cannot be written fails every cell alike
+        except LostError:
+            self._lost.update(cell.name for cell in cells)
         except Exception as error:  # noqa: BLE001  # a comparison never takes others down
             known = isinstance(error, PrefbenchError)
             reason = str(error) if known else f"{type(error).__name__}: {error}"
             for cell in cells:
-                self.failed[cell.name] = reason
-                cell.fail(reason, traceback.format_exc())
+                self._fail(cell, reason, traceback.format_exc())
+
+    def _fail(self, cell: Cell, reason: str, trace: str) -> None:
+        try:
+            cell.fail(reason, trace)
+        except LostError:
+            self._lost.add(cell.name)
+        else:
+            self.failed[cell.name] = reason
 
     @contextlib.contextmanager
     def _alone_with(self, planned: PlannedJudge) -> Iterator[None]:
         """Of the processes that use these results one asks a judge at a time: none pays twice.
 
-        Members of a panel are judges of their own. All take their locks in the same order.
+        Members of a panel are judges of their own. All are claimed in the same order.
         """
         asked = {one.key: one for one in planned.members or (planned,)}
-        with contextlib.ExitStack() as locks:
+        with contextlib.ExitStack() as claims:
             for key, one in sorted(asked.items()):
-                lock = FileLock(self.store.folder / f".judge-{key[:16]}.lock")
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
+                name = f"judge-{key[:16]}"
+                if not claims.enter_context(self.store.alone(name)):
                     said = f"{one.name}: another process is asking it; waiting for that"
                     self.listener.on_notice(said)
-                    lock.acquire()
-                locks.callback(lock.release)
+                    claims.enter_context(self.store.alone(name, wait=True))
             yield
 
     def _next(self, one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> list[Ask]:
@@ -256,6 +273,7 @@ class Court:
                 self._verdicts.add(
                     keys[index], asks[index], one, judge=judge.recipe.judge, judge_key=judge_key
                 )
+                self.store.share_verdicts(sometimes=True)
             yield index, one
 
     def _seal(self, one: _Open, judge: Judge, heard: Mapping[str, Heard]) -> None:

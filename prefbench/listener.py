@@ -29,6 +29,8 @@ class Listener:
     """A judge's name, verdicts that are there, and verdicts in all."""
     on_notice: Callable[[str], None] = _nothing
     """What the user should know now: an engine that did not do, another that does instead."""
+    on_place: Callable[[str], None] = _nothing
+    """Where an engine is that is not on this machine."""
     for_engine: Callable[[int], Listener] | None = None
     """Of several engines at once, the one who is told of this one; by default this one of all."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefbench import data
-from prefbench.analyses import Beside, plan_beside
+from prefbench.analyses import Beside, PlannedAnalysis, plan_beside
 from prefbench.analyses import told as told_analysis
 from prefbench.cells import (
     PlannedCell,
@@ -33,20 +32,17 @@ from prefbench.comparisons import (
     plan_judges,
     told,
 )
-from prefbench.engines import Engines
 from prefbench.errors import DataError
+from prefbench.judges.budget import Budget
 from prefbench.judging import Court, is_judged
 from prefbench.listener import Listener
-from prefbench.machine import count_cores
 from prefbench.manifest import now
-from prefbench.parallel.devices import environments, visible_gpus
-from prefbench.parallel.together import measure_together
-from prefbench.parallel.worker import Job
+from prefbench.parallel.executors import Executor, Here
+from prefbench.parallel.job import Job
 from prefbench.records import Checkpoint
 from prefbench.references import References, find_references
 from prefbench.store import Store
 from prefbench.tasks import BESIDE, splits_of
-from prefbench.work import Work
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,8 @@ class Outcome:
     """Checkpoints that were not measured, by name, and why."""
     spent: Mapping[str, Any] = field(default_factory=dict)
     """What judges were asked and cost in this run, where any was asked."""
+    left: str | None = None
+    """Why something of it is not on the object store that the results are kept on."""
 
 
 def run(
@@ -76,6 +74,7 @@ def run(
     task_folders: Sequence[Path] = (),
     final_only: bool = False,
     listener: Listener | None = None,
+    executor: Executor | None = None,
 ) -> Outcome:
     """Measures every cell of checkpoints × tasks that is not measured yet, then judges answers.
 
@@ -89,6 +88,7 @@ def run(
         task_folders: folders of further task YAML files.
         final_only: of each training run only the final model, or its last checkpoint without one.
         listener: told how the run goes on.
+        executor: who measures the cells [this machine]; analyses and judging are done here.
 
     Raises:
         PrefbenchError: nothing can be measured (no checkpoints, unknown tasks, data missing);
@@ -105,67 +105,95 @@ def run(
         task_folders=task_folders,
         final_only=final_only,
     )
-    checkpoints, cells, comparisons, beside, references = planned
-    store = Store(results)
-    plan = _write_plan(store, planned)
-    unique = once([*cells, *beside.cells, *beside.later])
-    analyses = {one.cell: one for one in beside.analyses if not one.missing}
-    to_judge = {one.cell: one for one in comparisons if not one.answers.planned.missing}
-    done = tuple(name for name in unique if store.is_sealed(name))
-    todo = [c for name, c in unique.items() if name not in done and not c.planned.missing]
-    judged = tuple(name for name, one in to_judge.items() if is_judged(store, one))
-    analysed = tuple(name for name in analyses if store.is_sealed(name))
-    n_done = len(done) + len(judged) + len(analysed)
-    n_missing = sum(1 for cell in unique.values() if cell.planned.missing)
-    n = len(unique) + len(to_judge) + len(analyses)
-    listener.on_plan(n, n - n_done - n_missing)
-    places = _environments(settings) if todo else []
-    _fetch([cell.planned for cell in todo], listener)
+    store, begun = Store(results), now()
+    store.tell(listener.on_notice)
+    plan = write_plan(store, planned)
+    left = what_is_left(planned, store)
+    listener.on_plan(left.n, left.n_open)
     failed: dict[str, str] = {}
-    job = Job(
-        checkpoints=tuple(checkpoints),
-        references=tuple((str(path), one) for path, one in references.items()),
-        tasks=tuple(tasks),
-        results=results,
-        settings=settings,
-        mirrors=tuple(mirrors),
-        task_folders=tuple(task_folders),
-        command=tuple(sys.argv),
-    )
-    for some in _in_turn(todo):
-        if len(places) > 1:  # a process of its own for each
-            failed |= measure_together(
-                some, job, store=store, listener=listener, environments=places
-            )
-        else:
-            with (
-                Engines([cell.checkpoint for cell in some]) as engines,
-                Work(store, settings, listener, engines) as work,
-            ):
-                failed |= work.carry_out(some)
-    due = [one for name, one in analyses.items() if name not in analysed]
-    if due:
+    if left.todo:
+        job = Job(
+            checkpoints=tuple(planned.checkpoints),
+            references=tuple((str(path), one) for path, one in planned.references.items()),
+            tasks=tuple(tasks),
+            results=results,
+            settings=settings,
+            mirrors=tuple(mirror_places(mirrors)),
+            task_folders=tuple(task_folders),
+            command=tuple(sys.argv),
+            folder=Path.cwd(),
+            plan=plan,
+            begun=begun,
+        )
+        with (executor or Here()).opened(settings, listener) as measure:
+            _fetch([cell.planned for cell in left.todo], listener)
+            for some in _in_turn(left.todo):
+                failed |= measure(some, job, store, listener)
+                store.refresh()  # others may have measured them
+    budget = Budget(max_cost=judging.max_cost, max_calls=judging.max_calls)
+    if left.to_analyse:
         from prefbench.analysing import Analyst  # with all that reads answers
 
-        failed |= Analyst(store, judging, listener).carry_out(due)
-    left = [one for name, one in to_judge.items() if name not in judged]
-    spent: Mapping[str, Any] = {}
-    if left:
-        with Court(store, judging, listener) as court:
-            failed |= court.carry_out(left)
-            spent = court.budget.facts
-    names = [cell.cell for cell in todo]
-    names += [one.cell for one in due] + [one.cell for one in left]
-    titles = {name: cell.title for name, cell in unique.items()}
-    titles |= {name: one.title for name, one in analyses.items()}
-    titles |= {name: one.title for name, one in to_judge.items()}
+        failed |= Analyst(store, judging, listener, budget).carry_out(left.to_analyse)
+    if left.to_judge:
+        with Court(store, judging, listener, budget) as court:
+            failed |= court.carry_out(left.to_judge)
+    asks = left.to_judge or any(one.judge for one in left.to_analyse)
+    spent: Mapping[str, Any] = budget.facts if asks else {}
     return Outcome(
         plan=plan,
-        measured=tuple(name for name in names if name not in failed),
-        done=(*done, *analysed, *judged),
-        failed={titles[name]: failed[name] for name in titles if name in failed},
-        broken={c.name: c.reason or c.state for c in checkpoints if c.state != "ready"},
+        measured=tuple(one.cell for one in left.open if one.cell not in failed),
+        done=left.done,
+        failed={title: failed[name] for name, title in left.titles.items() if name in failed},
+        broken={c.name: c.reason or c.state for c in planned.checkpoints if c.state != "ready"},
         spent=spent,
+        left=store.close(),
+    )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What of a run is not done yet."""
+
+    todo: list[PlannedCell]
+    to_analyse: list[PlannedAnalysis]
+    to_judge: list[PlannedComparison]
+    done: tuple[str, ...]
+    titles: Mapping[str, str]
+    """Of all cells."""
+    n: int
+    """Cells in all, those whose data are missing among them."""
+
+    @property
+    def open(self) -> list[PlannedCell | PlannedAnalysis | PlannedComparison]:
+        """All that is to be done."""
+        return [*self.todo, *self.to_analyse, *self.to_judge]
+
+    @property
+    def n_open(self) -> int:
+        return len(self.open)
+
+
+def what_is_left(planned: PlannedRun, store: Store) -> Left:
+    """Compares a plan with what the store has."""
+    beside = planned.beside
+    cells = once([*planned.cells, *beside.cells, *beside.later])
+    analyses = {one.cell: one for one in beside.analyses if not one.missing}
+    verdicts = {o.cell: o for o in planned.comparisons if not o.answers.planned.missing}
+    measured = [name for name in cells if store.is_sealed(name)]
+    analysed = [name for name in analyses if store.is_sealed(name)]
+    judged = [name for name, one in verdicts.items() if is_judged(store, one)]
+    done = {*measured, *analysed, *judged}
+    titles = {name: cell.title for name, cell in cells.items()}
+    titles |= {name: one.title for name, one in analyses.items()}
+    titles |= {name: one.title for name, one in verdicts.items()}
+    return Left(
+        todo=[c for name, c in cells.items() if name not in done and not c.planned.missing],
+        to_analyse=[one for name, one in analyses.items() if name not in done],
+        to_judge=[one for name, one in verdicts.items() if name not in done],
+        done=(*measured, *analysed, *judged),
+        titles=titles,
+        n=len(cells) + len(analyses) + len(verdicts),
     )
 
 
@@ -214,26 +242,7 @@ def plan_run(
     return PlannedRun(checkpoints, cells, comparisons, beside, references)
 
 
-def _environments(settings: Settings) -> list[dict[str, str]]:
-    """What each engine that measures at the same time is started with; for one, nothing.
-
-    Raises:
-        InputError: there are too few GPUs for so many.
-    """
-    if settings.data_parallel_size == 1:
-        return [{}]
-    device = "cpu" if settings.engine == "server" else settings.device
-    return environments(
-        settings.data_parallel_size,
-        n_gpus_each=settings.tensor_parallel_size,
-        device=device,
-        gpus=() if device == "cpu" else visible_gpus(),
-        n_cores=count_cores(),
-        environment=os.environ,
-    )
-
-
-def _write_plan(store: Store, planned: PlannedRun) -> str:
+def write_plan(store: Store, planned: PlannedRun) -> str:
     """Keeps what the run sets out to measure, under a name that the same run gets again."""
     gradients = [cell for cell in planned.beside.later if cell.work == "gradients"]
     plan: dict[str, Any] = {

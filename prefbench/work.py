@@ -10,15 +10,23 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prefbench import data
+from prefbench import data, needed
 from prefbench.cells import PlannedCell, Settings, Unit, in_units
 from prefbench.engines import Engines
-from prefbench.errors import CheckpointError, EngineError, PrefbenchError, StoppedError, StoreError
+from prefbench.errors import (
+    CheckpointError,
+    EngineError,
+    LostError,
+    PrefbenchError,
+    StoppedError,
+    StoreError,
+)
 from prefbench.listener import Listener
 from prefbench.manifest import manifest_of
 from prefbench.opening import Opening
 from prefbench.records import Answer, Record
-from prefbench.store import Batch, Cell, Store
+from prefbench.rows import Batch
+from prefbench.store import Cell, Store
 from prefbench.tasks import splits_of
 
 if TYPE_CHECKING:
@@ -65,31 +73,40 @@ class Work:
         """
         claimed = [cell for unit in in_units(cells) for cell in self.measure(unit, wait=False)]
         self.close()
-        for unit in in_units(claimed):
-            self.measure(unit, wait=True)
+        while claimed:  # again what is lost once more
+            units = in_units(claimed)
+            claimed = [cell for unit in units for cell in self.measure(unit, wait=True)]
         return self.failed
 
     def measure(self, unit: Unit, *, wait: bool) -> list[PlannedCell]:
-        """Measures a unit; returns the cells that another process has claimed, where not to wait.
+        """Measures a unit; returns the cells that another process has claimed.
 
+        Where they are waited for those are the ones that it took over since they were claimed.
         The engines of its group are open together, and closed when a unit of another group comes.
         """
         if unit.group != self._group:
             self.close()
             self._group = unit.group
-        others, members = [], []
         with contextlib.ExitStack() as claims:
-            for planned in unit.cells:
-                cell = claims.enter_context(self.store.claim(planned.cell, wait=wait))
-                if cell is None:
-                    others.append(planned)
-                elif not self.store.is_sealed(planned.cell):
-                    members.append((planned, cell, self._opening(planned)))
+            claimed = {  # in one order everywhere, so that no two processes wait for each other
+                name: claims.enter_context(self.store.claim(name, wait=wait))
+                for name in sorted(planned.cell for planned in unit.cells)
+            }
+            others = [planned for planned in unit.cells if claimed[planned.cell] is None]
+            members = [
+                (planned, cell, self._opening(planned))
+                for planned in unit.cells
+                if (cell := claimed[planned.cell]) and not self.store.is_sealed(planned.cell)
+            ]
             plain = all(c.work == "answers" and "sample" not in c.identity for c in unit.cells)
             if len(members) > 1 and plain:
                 self._ask_together(members)
             for planned, cell, opening in members:
-                self._measure_cell(planned, cell, opening)
+                try:
+                    self._measure_cell(planned, cell, opening)
+                except LostError as error:
+                    self.listener.on_notice(f"{planned.title}: {error}")
+                    others.append(planned)
         return others
 
     def _opening(self, planned: PlannedCell) -> Opening:
@@ -155,7 +172,11 @@ class Work:
         return self.settings.batch_size or engine.batch_size
 
     def _measure_cell(self, planned: PlannedCell, cell: Cell, opening: Opening) -> None:
-        """One cell; whatever goes wrong inside it is written down and the others go on."""
+        """One cell; whatever goes wrong inside it is written down and the others go on.
+
+        Raises:
+            LostError: another process has taken it over.
+        """
         self.listener.on_cell(planned)
         reason = None
         try:
@@ -164,10 +185,11 @@ class Work:
             except StoppedError as error:
                 opening.reopen(error)
                 self._fill(planned, cell, opening)
-        except StoreError:
+        except (StoreError, LostError):
             raise  # a directory that cannot be written fails every cell alike
         except Exception as error:  # noqa: BLE001  # the one: a cell never takes others down
             reason = _reason(error)
+            cell.check()
             self.failed[planned.cell] = reason
             opening.note(reason)
             if isinstance(error, CheckpointError):  # nor may its answers be gone on with
@@ -269,7 +291,8 @@ class Work:
         from prefbench.measures.answers import plan
         from prefbench.measures.beside import score_samples
 
-        samples = self._answers_of(planned.beside, requests)
+        assert planned.beside is not None
+        samples = needed.answers_of(planned.beside, self.store, requests.digest())
         size = self._batch_size(engine)
         return self._in_batches(
             requests,
@@ -292,7 +315,9 @@ class Work:
         from prefbench.measures.answers import drawn
         from prefbench.measures.beside import PairProbe
 
-        reference = self._answers_of(planned.beside, requests) if planned.beside else None
+        reference = None
+        if planned.beside:
+            reference = needed.answers_of(planned.beside, self.store, requests.digest())
         items = drawn(len(requests), planned.task.recipe.sample)
         probe = PairProbe(requests, items, engine, reference, str(planned.identity["objective"]))
         answers, n_resumed = self._in_batches(
@@ -311,24 +336,6 @@ class Work:
             else one
             for one in answers
         ], n_resumed
-
-    def _answers_of(self, beside: PlannedCell | None, requests: Requests) -> dict[int, Answer]:
-        """What another cell has for the same items.
-
-        Raises:
-            EngineError: it has nothing, or for other texts.
-        """
-        assert beside is not None
-        manifest = self.store.manifest(beside.cell)
-        if manifest is None:
-            reason = self.store.failure(beside.cell) or "it was not measured"
-            raise EngineError(f"{beside.title} is needed: {reason}")
-        if manifest["items"] != requests.digest():
-            raise EngineError(
-                f"{beside.checkpoint.name} was sent other texts than this checkpoint; do their "
-                "chat templates differ? --chat-template off sends both the plain ones"
-            )
-        return {answer.item: answer for answer in self.store.answers(beside.cell)}
 
     def _requests_for(self, planned: PlannedCell, engine: Engine) -> Requests:
         """The task's prompts and token ids: one for all checkpoints with this tokenizer."""

@@ -36,6 +36,7 @@ from prefbench.report.collect import collect
 from prefbench.report.tables import render, rows_of
 from prefbench.runner import Outcome, plan_run, run
 from prefbench.store import Store
+from prefbench.tasks import tasks_folder
 from tests.misbehaving import Misbehaving
 
 N = 8
@@ -61,6 +62,15 @@ metadata:
     judge: demo_reward
     opponent: sft
     metrics: [win_rate, lc_win_rate]
+"""
+RANKED = f"""
+include: {tasks_folder() / "_pairs.yaml"}
+task: ranked
+dataset_path: prefbench/demo-candidates
+test_split: test
+process_docs: !function prefbench.candidate_documents.hh_candidates
+metadata:
+  prefbench: {{measure: ranking, judge: demo_reward, metrics: [kendall_tau]}}
 """
 RECIPE = {
     "kind": "openai",

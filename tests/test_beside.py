@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,22 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefbench.analysing
+import prefbench.needed
 import prefbench.work
-from prefbench.cells import Settings, find
+from prefbench.analyses import ONE_NAME
+from prefbench.cells import PlannedCell, Settings, find
 from prefbench.comparisons import Judging
 from prefbench.errors import InputError, PrefbenchError
 from prefbench.foresight import foresee
+from prefbench.listener import Listener
 from prefbench.measures.answers import drawn
+from prefbench.measures.beside import apart
+from prefbench.records import Answer
 from prefbench.references import UNKNOWN, find_references
 from prefbench.report.collect import collect, gather
 from prefbench.report.explain.again import again
 from prefbench.report.explain.behind import look_up
-from prefbench.runner import Outcome, run
+from prefbench.runner import Outcome, plan_run, run
 from prefbench.store import Store
 from prefbench.tasks import tasks_folder
 
@@ -303,18 +309,39 @@ def test_a_reference_that_fails_takes_nothing_else_down(runs: Path, small_zoo: P
     assert len(outcome.measured) == 1
 
 
-def test_a_reference_that_read_other_texts_is_refused(
+def test_a_reference_that_reads_other_texts_is_refused(runs: Path, small_zoo: Path) -> None:
+    for folder in (runs / "dpo", runs.parent / "zoo" / "checkpoints" / "sft"):
+        file = folder / "tokenizer_config.json"
+        template = "{% for one in messages %}" + folder.name + " {{ one.content }}{% endfor %}"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+    failed = measure(runs, small_zoo, MARGINS, SAMPLES).failed
+    assert "sft was sent other texts" in failed[f"dpo × {MARGINS}"]
+    assert "dpo was sent other texts" in failed[f"dpo × {SAMPLES}"]
+    plain = dataclasses.replace(FEW, chat_template="off")
+    assert not measure(runs, small_zoo, MARGINS, SAMPLES, settings=plain).failed
+
+
+def test_an_analysis_that_is_lost_to_another_process_is_no_failure(
     runs: Path, small_zoo: Path, monkeypatch: Any
 ) -> None:
-    true = prefbench.analysing.Analyst._manifest
+    """Its lease goes while it is worked out, as it does where a node stood still for long."""
+    true = prefbench.needed.manifest_of
+    lost: list[Path] = []
+    said: list[str] = []
 
-    def other(self: Any, needed: Any) -> dict[str, Any]:
-        manifest = true(self, needed)
-        return {**manifest, "items": "others"} if needed.checkpoint.name == "sft" else manifest
+    def lose(needed: PlannedCell, store: Store) -> dict[str, Any]:
+        if not lost:
+            lost.extend((runs.parent / "results" / "cells").glob("*/lease"))
+            for lease in lost:
+                lease.unlink()
+        return true(needed, store)
 
-    monkeypatch.setattr(prefbench.analysing.Analyst, "_manifest", other)
-    outcome = measure(runs, small_zoo, MARGINS)
-    assert "chat templates" in outcome.failed[f"dpo × {MARGINS}"]
+    monkeypatch.setattr(prefbench.needed, "manifest_of", lose)
+    outcome = measure(runs, small_zoo, MARGINS, listener=Listener(on_notice=said.append))
+    assert len(lost) == 1
+    assert not outcome.failed
+    assert f"dpo × {MARGINS}: taken over by another process" in said
+    assert len(quantities(runs, MARGINS)["ches"]) == 5
 
 
 @pytest.mark.parametrize("wanted", ["nobody", "sft"])
@@ -363,3 +390,107 @@ def test_gradients_are_refused_of_an_endpoint(runs: Path, small_zoo: Path) -> No
         pytest.fail("one refused task ended the run")
     board = collect(runs.parent / "results")
     assert "engine hf" in str(board.reason(board.rows[0], board.columns[0]))
+
+
+# --- what may not be laid beside each other
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        (Answer(0, token_ids=((1, 2), (3,)), n_cut=2), None),
+        (Answer(0, token_ids=((1, 2), (3,))), "without 0 tokens, the checkpoint without 2"),
+        (Answer(0, token_ids=((1, 2), (4,)), n_cut=2), "splits the texts otherwise"),
+        (Answer(0), "splits the texts otherwise"),
+    ],
+)
+def test_log_probs_of_other_tokens_or_of_less_of_the_prompt(
+    theirs: Answer, reason: str | None
+) -> None:
+    found = apart([array("i", [1, 2]), array("i", [3])], 2, theirs)
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_a_reference_that_reads_less_of_the_prompt_has_no_margins(
+    runs: Path, small_zoo: Path
+) -> None:
+    sft = runs.parent / "zoo" / "checkpoints" / "sft"
+    config = json.loads((sft / "config.json").read_text())
+    (sft / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 40}))
+    tokenizer = json.loads((sft / "tokenizer_config.json").read_text())
+    (sft / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "model_max_length": 40}))
+    outcome = measure(runs, small_zoo, MARGINS, GRADIENTS)
+    assert "reference: it read the prompt without" in outcome.failed[f"dpo × {MARGINS}"]
+    found = quantities(runs, GRADIENTS)
+    assert "chosen_rises/dpop" not in found  # which needs the reference
+    assert np.isfinite(found["chosen_rises/sft"]).all()
+
+
+def test_a_scorer_without_room_for_the_prompt_has_no_divergence(
+    runs: Path, small_zoo: Path
+) -> None:
+    sft = runs.parent / "zoo" / "checkpoints" / "sft"
+    for name, key in (
+        ("config", "max_position_embeddings"),
+        ("tokenizer_config", "model_max_length"),
+    ):
+        told = json.loads((sft / f"{name}.json").read_text())
+        (sft / f"{name}.json").write_text(json.dumps({**told, key: 24}))
+    outcome = measure(runs, small_zoo, SAMPLES)
+    assert "reference: " in outcome.failed[f"dpo × {SAMPLES}"]
+
+
+def test_what_is_cut_of_a_pair_is_told_with_its_gradients(runs: Path, small_zoo: Path) -> None:
+    settings = dataclasses.replace(FEW, max_length=60)
+    assert not measure(runs, small_zoo, GRADIENTS, settings=settings).failed
+    cut = quantities(runs, GRADIENTS)["cut"]
+    assert cut.any()
+    notes = gather(runs.parent / "results").notes
+    assert any("lost their start" in note for note in notes)
+
+
+def test_an_endpoint_with_one_name_for_all_has_no_margins(runs: Path, small_zoo: Path) -> None:
+    settings = dataclasses.replace(
+        FEW, engine="server", base_url="http://127.0.0.1:9/v1", served_model="dpo"
+    )
+    planned = plan_run(
+        runs,
+        tasks=[MARGINS, GRADIENTS, SAMPLES],
+        settings=settings,
+        judging=Judging(),
+        mirrors=[small_zoo / "data"],
+        task_folders=(),
+        final_only=True,
+    )
+    margins = next(one for one in planned.beside.analyses if one.measure == "margins")
+    assert margins.missing == ONE_NAME
+    assert not planned.beside.cells  # no reference is asked of it
+    own = {cell.work: cell.identity for cell in planned.beside.later}
+    assert {one["engine"] for one in own.values()} == {"hf"}
+    assert {one["dtype"] for one in own.values()} == {"float32"}
+    assert not any("server" in one for one in own.values())
+
+
+def test_rewards_that_the_data_have_are_asked_of_nobody(
+    runs: Path, small_zoo: Path, monkeypatch: Any
+) -> None:
+    folder = runs.parent / "tasks"
+    folder.mkdir()
+    rows = [
+        {"prompt": f"Say {i}.", "candidates": [" a", " b", " c"], "rewards": [i, 1.0, 2.0]}
+        for i in range(4)
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    (folder / "own.yaml").write_text(
+        f"include: {tasks_folder() / '_pairs.yaml'}\ntask: own\ndataset_path: json\n"
+        "dataset_kwargs: {data_files: {test: rows.json}}\ntest_split: test\n"
+        "process_docs: !function prefbench.candidate_documents.plain_candidates\n"
+        "metadata:\n  prefbench: {measure: ranking, judge: demo_reward, metrics: [kendall_tau]}\n"
+    )
+
+    def refuse(*asked: Any) -> None:
+        raise AssertionError("a judge was asked for rewards that are known")
+
+    monkeypatch.setattr(prefbench.analysing, "rewards_of", refuse)
+    assert not measure(runs, small_zoo, "own", task_folders=[folder]).failed
+    assert np.isfinite(quantities(runs, "own")["kendall_tau"]).all()

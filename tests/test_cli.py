@@ -148,6 +148,8 @@ def test_mirror_writes_what_run_can_read(small_zoo: Path, results: Path, tmp_pat
         (["run", "{empty}", "--task", "demo_everyday", "--mirror", "{data}"], 2, "no checkpoints"),
         (["run", "{runs}", "--limit", "0", "--mirror", "{data}"], 2, "limit must be at least 1"),
         (["run", "{runs}", "--baseline", "rlhf"], 2, "'rlhf' names no checkpoint"),
+        (["run", "{runs}", "--ray-address", "auto"], 2, "--executor here knows no --ray-address"),
+        (["run", "{runs}", "--executor", "slurm", "--slurm", "time=1:00"], 2, "in minutes"),
         (["scan", "{empty}/nowhere"], 1, "nowhere"),
         (["scan", "{empty}"], 2, "no checkpoints"),
         (["table", "{empty}"], 1, "no results here"),

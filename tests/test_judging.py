@@ -32,6 +32,7 @@ from prefbench.stats.ranking import davidson
 from prefbench.store import Cell, Store
 from tests.judged import (
     FENCED,
+    RANKED,
     N,
     Place,
     asked_of,
@@ -364,6 +365,29 @@ def test_two_processes_ask_everything_once(place: Place) -> None:
         assert shared.table() == whole.table()
 
 
+def test_a_comparison_that_is_lost_to_another_process_is_no_failure(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    """Its lease goes, as it does where a node stood still for long; nothing is asked again."""
+    server, url = served
+    judge = place.judge(url=url)
+    whole = place.at("whole")
+    lost: list[Path] = []
+
+    def lose(name: str, done: int, n: int) -> None:
+        if done == n and not lost:
+            lost.extend((place.results / "cells").glob("*/lease"))
+            for lease in lost:
+                lease.unlink()
+
+    outcome = place.run(judge, listener=Listener(on_judge=lose))
+    assert len(lost) == len(THREE)
+    assert not outcome.failed
+    assert set(asked_of(server).values()) == {1}
+    assert not whole.run(judge).failed
+    assert place.table() == whole.table()
+
+
 def test_more_comparisons_than_files_may_be_open(
     place: Place, served: tuple[Misbehaving, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +449,20 @@ def test_limits_are_shared_by_all_judges(place: Place, served: tuple[Misbehaving
     judges = place.judge("one", url), place.judge("two", url, system="Judge.")
     assert place.run(*judges, max_calls=30).failed
     assert len(server.bodies) == 30
+
+
+def test_limits_are_shared_by_what_is_ranked_and_what_is_compared(
+    place: Place, served: tuple[Misbehaving, str]
+) -> None:
+    server, url = served
+    (place.tasks / "ranked.yaml").write_text(RANKED)
+    judge = place.judge(url=url)
+    assert not place.run(judge, tasks=["ranked"]).failed
+    n_ranked = len(server.bodies)
+    assert n_ranked > 10
+    both = place.at("both").run(judge, tasks=["ranked", "drawn"], max_calls=n_ranked + 7)
+    assert both.failed  # by the limit
+    assert len(server.bodies) - n_ranked == both.spent["calls"] == n_ranked + 7
 
 
 # --- the key

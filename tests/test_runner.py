@@ -527,26 +527,6 @@ def test_several_roots_keep_their_checkpoints_apart(runs: Path) -> None:
     assert {c.name for c in found} == {"runs/sft", "runs/dpo", "more/sft", "more/dpo"}
 
 
-def test_the_paper_suite_on_real_data(small_zoo: Path, real_data: Path, tmp_path: Path) -> None:
-    outcome = measure(
-        small_zoo / "checkpoints" / "sft",
-        real_data,
-        Settings(limit=1),
-        tasks=["paper"],
-        results=tmp_path / "results",
-        final_only=True,
-    )
-    assert not outcome.failed
-    rows = [r for r in rows_of(show(collect(tmp_path / "results"))) if r["shown"]]
-    missing = {r["task"]: r["missing"] for r in rows if r["value"] is None}
-    assert list(missing) == ["causal_dialogue_pairs"]
-    assert "put its test_dag.json into a mirror" in missing["causal_dialogue_pairs"]
-    assert len({r["task"] for r in rows}) == 11
-    assert {r["n"] for r in rows} == {1, None}
-    text = render(collect(tmp_path / "results"), "text")
-    assert "hellaswag_10shot, first 1 items: examples come from the validation split" in text
-
-
 def _measure_in_process(runs: Path, mirror: Path, outcomes: Any) -> None:
     torch.set_num_threads(1)
     outcome = measure(runs, mirror, Settings(limit=40, batch_size=2))

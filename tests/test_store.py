@@ -8,7 +8,8 @@ import pytest
 
 from prefbench.errors import StoreError
 from prefbench.records import Answer, Record
-from prefbench.store import Batch, Store
+from prefbench.rows import Batch
+from prefbench.store import Store
 
 HEADER = {"batch_size": 2}
 BATCHES = {
@@ -197,3 +198,10 @@ def test_a_full_disk_is_an_error_that_says_what_is_safe(tmp_path: Path) -> None:
         assert claimed is not None
         with pytest.raises(StoreError, match=r"No space left on device.*appended before is safe"):
             claimed.append(0, BATCHES[0])
+
+
+def test_an_address_that_became_a_path_is_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"s3:/bucket/prefix: a Path holds no address"):
+        Store(Path("s3://bucket/prefix"))
+    assert not list(tmp_path.iterdir())

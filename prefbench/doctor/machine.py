@@ -8,7 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from prefbench.buckets.objects import Objects
+from prefbench.buckets.places import WorkingCopy, working_copy
 from prefbench.doctor.findings import Finding, gigabytes
+from prefbench.errors import PrefbenchError
 from prefbench.machine import ROOT, read_extensions, read_memory, usable_cores
 
 EXTENSIONS = {
@@ -58,6 +61,8 @@ def memory_finding(*, root: Path = ROOT) -> Finding:
 
 def results_finding(results: Path) -> Finding:
     """Whether results can be written where they would go, and how much room there is."""
+    if copy := working_copy(results):
+        return _address_finding(copy)
     place = results.absolute()
     while not place.exists():
         place = place.parent
@@ -72,6 +77,18 @@ def results_finding(results: Path) -> Finding:
         return Finding("machine", "results", "broken", detail, elsewhere, needed=True)
     new = "" if results.exists() else ", will be made"
     detail = f"{results.absolute()}{new}; {gigabytes(free)} free"
+    return Finding("machine", "results", "ok", detail, needed=True, facts={"free": free})
+
+
+def _address_finding(copy: WorkingCopy) -> Finding:
+    """Whether an object store can be asked, and how much room its working copy has."""
+    try:
+        Objects(copy.url).check()
+        free = shutil.disk_usage(copy.folder).free
+    except (PrefbenchError, OSError) as error:
+        elsewhere = "prefbench run RUNS --results DIR   # a directory works meanwhile"
+        return Finding("machine", "results", "broken", str(error), elsewhere, needed=True)
+    detail = f"{copy.url}; working copy {copy.folder}, {gigabytes(free)} free"
     return Finding("machine", "results", "ok", detail, needed=True, facts={"free": free})
 
 

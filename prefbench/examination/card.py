@@ -48,7 +48,7 @@ from prefbench.judges.verdicts import Verdicts
 from prefbench.judging import VERDICTS, Court, key_again
 from prefbench.listener import Listener
 from prefbench.measures.comparison import Heard, Pair
-from prefbench.store import Store
+from prefbench.store import Store, there
 
 
 @dataclass(frozen=True)
@@ -304,11 +304,11 @@ def _docket(
     """Finds everything that is to be shown; asks nobody and makes nothing."""
     judge = plan_judge(name, judging, mirror_places(mirrors))
     labels, left_out = read_labels(examination.labels) if examination.labels else ([], {})
-    there = (results / "store.json").exists()
+    store = there(results)
     contests: list[Contest] = []
     held = []
-    if there or examination.labels is None:
-        store = Store(results, create=False)
+    if store or examination.labels is None:
+        store = store or Store(results, create=False)
         contests = find_contests(store, tasks=examination.tasks, opponents=examination.opponents)
         held = [(one, one.pairs(store, judge)) for one in contests]
     if not contests and (not labels or examination.controls):

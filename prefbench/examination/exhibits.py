@@ -144,7 +144,7 @@ def find_contests(
             if not any(name in names for names, _ in named):
                 there = sorted({getattr(one, what) for one in kept})
                 raise InputError(
-                    f"{store.folder}: no answers to be judged are kept for the {what} {name}; "
+                    f"{store.name}: no answers to be judged are kept for the {what} {name}; "
                     f"there are: {', '.join(there) or 'none'}"
                 )
         kept = [one for names, one in named if not wanted or names & set(wanted)]

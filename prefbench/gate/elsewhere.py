@@ -53,10 +53,10 @@ def with_baseline(
     found = find_baseline(other.checkpoints, wanted)
     if found is None:
         raise InputError(
-            f"{theirs.folder}: there is not exactly one SFT row; name one by --baseline or as the "
+            f"{theirs.name}: there is not exactly one SFT row; name one by --baseline or as the "
             "policy's `baseline`"
         )
-    name = f"{found} in {theirs.folder}"
+    name = f"{found} in {theirs.name}"
     while any(row.name == name for row in gathered.checkpoints):
         name += "'"
     row = next(row for row in other.checkpoints if row.name == found)
@@ -66,7 +66,7 @@ def with_baseline(
         cells = [cell for (_, its), cell in gathered.cells.items() if its == group.name]
         if group.name not in measured:
             why = other.reasons.get((found, group.name), "not measured")
-            reasons[name, group.name] = f"{why} in {theirs.folder}"
+            reasons[name, group.name] = f"{why} in {theirs.name}"
         elif cells:
             here = _identity(ours, cells[0])
             there = _identity(theirs, other.cells[found, group.name])
@@ -78,7 +78,7 @@ def with_baseline(
             joined.append(dataclasses.replace(measured[group.name], checkpoint=name))
             notes += [
                 f"{group.name}: {what} differs ({here.get(key)} here, {there.get(key)} in "
-                f"{theirs.folder})"
+                f"{theirs.name})"
                 for key, what in NOTED.items()
                 if here.get(key) != there.get(key)
             ]

@@ -115,7 +115,7 @@ def results_of(
     for name in without:
         notice(f"{name}: left out: a ranking of checkpoints against each other is no one's result")
     if not found:
-        raise InputError(f"{store.folder}: nothing is measured here that could be exported")
+        raise InputError(f"{store.name}: nothing is measured here that could be exported")
     return found
 
 

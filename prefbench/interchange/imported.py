@@ -233,7 +233,7 @@ def _target(store: Store, task: str) -> Target:
             found.append((cell, manifest))
     if not found:
         raise InputError(
-            f"{store.folder}: {task} was not measured here, so that there are no items to hold the "
+            f"{store.name}: {task} was not measured here, so that there are no items to hold the "
             "documents against; measure a checkpoint on it first, or import without it"
         )
     cell, manifest = max(reversed(found), key=lambda pair: int(pair[1]["n_items"]))

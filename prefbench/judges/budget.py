@@ -76,7 +76,14 @@ class Budget:
         self._n_calls = self._n_answered = 0
         self._n_in = self._n_out = 0
         self._n_beyond = 0
+        self._has_refused = False
         self._lock = threading.Lock()
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether a call was turned away because it could have passed a limit."""
+        with self._lock:
+            return self._has_refused
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -104,12 +111,14 @@ class Budget:
         """Sets a bound aside, or says why the limits do not allow it."""
         with self._lock:
             if self.max_calls is not None and self._n_calls >= self.max_calls:
+                self._has_refused = True
                 return f"not asked: the limit of {self.max_calls} calls is reached"
             if self._most is not None and self._spent + self._reserved + cost > self._most:
                 digits = 2 if self._most >= 1 else 4
                 spent = f"spent ${float(self._spent):.{digits}f}"
                 if self._reserved:
                     spent += f", and up to ${float(self._reserved):.{digits}f} without an answer"
+                self._has_refused = True
                 return (
                     "not asked: the next call could pass the limit of "
                     f"${float(self._most):.{digits}f} ({spent})"

@@ -13,30 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefbench.buckets.segments import SCHEMA
 from prefbench.errors import StoreError
 from prefbench.judges.judge import Ask, Verdict
+from prefbench.mounts import journal_mode
 
 BUSY = 60.0
 """Seconds that a writer waits for another process's."""
 MOST = 500
 """Keys in one query: SQLite takes a limited number of variables."""
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS verdicts (
-    key TEXT PRIMARY KEY,
-    judge TEXT NOT NULL,
-    judge_key TEXT NOT NULL,
-    shown TEXT NOT NULL,
-    preference REAL,
-    reason TEXT,
-    reply TEXT NOT NULL,
-    n_in INTEGER NOT NULL,
-    n_out INTEGER NOT NULL,
-    cost REAL NOT NULL,
-    facts TEXT NOT NULL,
-    kept TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-) WITHOUT ROWID;
-"""
 
 
 class Verdicts:
@@ -52,9 +37,10 @@ class Verdicts:
         with self._explained():
             file.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(file, timeout=BUSY)
-            # Where the file system cannot share memory (NFS), SQLite keeps its usual journal.
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
+            mode = journal_mode(file)
+            self._connection.execute(f"PRAGMA journal_mode={mode}")
+            if mode == "WAL":  # without it, NORMAL could spoil the file when the power fails
+                self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(SCHEMA)
 
     def __enter__(self) -> Verdicts:
@@ -62,6 +48,11 @@ class Verdicts:
 
     def __exit__(self, *raised: Any) -> None:
         self._connection.close()
+
+    def __len__(self) -> int:
+        with self._explained():
+            (n,) = self._connection.execute("SELECT count(*) FROM verdicts").fetchone()
+        return int(n)
 
     def find(self, keys: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts that are there, by key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,21 @@ LARGE = 500_000_000
 """Parameters from which on activations are computed again rather than kept."""
 NO_PAIR = "there is no rejected text, or no chosen one"
 NO_IDS = "the engine that drew the samples gave no token ids; draw them with hf or vllm"
+
+
+def apart(token_ids: Sequence[Sequence[int]], n_cut: int, theirs: Answer) -> str | None:
+    """Why a reference's log-probs are of something else than ours, if they are.
+
+    Args:
+        token_ids: of the texts as we scored them.
+        n_cut: how many tokens of the prompt we did not read.
+        theirs: what the reference gave.
+    """
+    if list(map(tuple, token_ids)) != list(theirs.token_ids):
+        return "its tokenizer splits the texts otherwise"
+    if n_cut != theirs.n_cut:
+        return f"it read the prompt without {theirs.n_cut} tokens, the checkpoint without {n_cut}"
+    return None
 
 
 def score_samples(
@@ -55,6 +71,10 @@ def score_samples(
     scored: dict[int, list[float]] = {index: [] for index in batch}
     for index, one in zip(owners, engine.score(flat), strict=True):
         scored[index].append(one.logp)
+        if one.n_cut:  # as it was drawn, it stood behind the whole
+            reasons[index] = "its context has no room for the prompt that was answered"
+        elif not math.isfinite(one.logp):
+            reasons[index] = NOT_FINITE
     return [
         Answer(index, reason=reasons[index])
         if index in reasons
@@ -119,8 +139,9 @@ class PairProbe:
         if isinstance(pair, str):
             return Answer(index, reason=pair)
         numbers = self._prober.probe(pair)
-        if not numbers.keys() & {"norm_chosen", "norm_rejected"}:
+        if not numbers.keys() >= {"norm_chosen", "norm_rejected"}:
             return Answer(index, reason=NOT_FINITE)
+        n_cut = max(map(self._n_cut, pair[:2]))
         distance = edit_distance(pair.chosen.continuation, pair.rejected.continuation)
         numbers["edit_distance"] = distance
         for band in BANDS:
@@ -130,12 +151,13 @@ class PairProbe:
                 if name in numbers:
                     numbers[f"{name}@{band}"] = numbers[name] * inside
         if index not in self._mapped:
-            return Answer(index, numbers=numbers)
+            return Answer(index, numbers=numbers, n_cut=n_cut)
         cosines = self._prober.heat_map(pair)
         return Answer(
             index,
             texts=tuple(self._read(one) for one in pair[:2]),
             n_tokens=tuple(len(one.continuation) for one in pair[:2]),
+            n_cut=n_cut,
             numbers=numbers,
             cosines=tuple(cosines.ravel().tolist()),
         )
@@ -173,13 +195,23 @@ class PairProbe:
         for one in both:
             if reason := self.engine.check(one):
                 return str(reason)
-        return TokenPair(*both, self._under_reference(item, n_chosen))
+        return TokenPair(*both, self._under_reference(item, tokens, n_chosen))
 
-    def _under_reference(self, item: Item, n_chosen: int) -> tuple[float, float] | None:
+    def _under_reference(
+        self, item: Item, tokens: Sequence[TokenRequest], n_chosen: int
+    ) -> tuple[float, float] | None:
+        """Both log-probs under the reference; None where it has none of the same."""
         theirs = self._reference.get(item.item) if self._reference else None
         if theirs is None or theirs.reason:
             return None
+        if apart([one.continuation for one in tokens], max(map(self._n_cut, tokens)), theirs):
+            return None
         return theirs.logps[0], theirs.logps[n_chosen]
+
+    def _n_cut(self, request: TokenRequest) -> int:
+        """Tokens on the left that the context length leaves out."""
+        n = len(request.context) + len(request.continuation)
+        return int(max(0, n - self.engine.max_length - 1))
 
     def _read(self, request: TokenRequest) -> str:
         """A text token by token."""
@@ -199,5 +231,6 @@ def number_records(answers: Sequence[Answer]) -> Iterator[Record]:
         if answer.reason:
             yield Record(answer.item, "answer", None, answer.reason)
             continue
+        yield Record(answer.item, "cut", float(answer.n_cut > 0))
         for name, value in answer.numbers.items():
             yield Record(answer.item, name, value)

@@ -1,18 +1,20 @@
-"""What runs in a worker's process; its other side is `worker.py`."""
+"""What runs in a worker's process; its other side is `local.py`."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prefbench.processes import end_with_parent, leave
 
 if TYPE_CHECKING:
+    from prefbench.cells import PlannedCell
     from prefbench.listener import Listener
+    from prefbench.parallel.job import Job
+    from prefbench.store import Store
 
 CHANGED = "the task's files or data, or the checkpoint, have changed since the run began; run again"
 
@@ -47,41 +49,82 @@ def _connections() -> tuple[TextIO, TextIO]:
 
 
 def _carry_out(commands: TextIO, tell: Tell) -> None:
-    from prefbench.analyses import plan_beside
-    from prefbench.cells import Unit, plan_cells, plan_tasks
-    from prefbench.engines import Engines
-    from prefbench.parallel.worker import Job
+    from prefbench.errors import PrefbenchError, StoreError
+    from prefbench.parallel.job import Job, plan_again, shared_store
     from prefbench.store import Store
-    from prefbench.work import Work
 
     job = Job.from_json(commands.readline())
     sys.argv = list(job.command)
-    planned = plan_tasks(
-        job.tasks, limit=job.settings.limit, mirrors=job.mirrors, folders=job.task_folders
-    )
-    own = plan_cells(job.checkpoints, planned, job.settings)
-    references = {Path(path): one for path, one in job.references}
-    # Judges change no cell that is measured here, and a ranking is planned with none.
-    asked = [one for one in planned if one.task.recipe.measure != "ranking"]
-    beside = plan_beside(own, asked, job.checkpoints, references, job.settings, {})
-    cells = {cell.cell: cell for cell in [*own, *beside.cells, *beside.later]}
-    store = Store(job.results)
-    known = [one for one in references.values() if not isinstance(one, str)]
+    try:
+        cells = plan_again(job)
+        store = shared_store(job) if job.far else Store(job.results)
+    except PrefbenchError as error:
+        if not job.far:
+            raise
+        tell("unfit", reason=str(error), cell=None)
+        return
+    try:
+        _measure(job, cells, store, commands, tell)
+    except StoreError as error:
+        if not job.far:
+            raise
+        tell("unfit", reason=str(error), cell=None)  # from another node it may be writable
+
+
+def _measure(
+    job: Job, cells: Mapping[str, PlannedCell], store: Store, commands: TextIO, tell: Tell
+) -> None:
+    """Measures units as they are handed out; ends at once where one cannot be measured here."""
+    from prefbench.cells import Unit
+    from prefbench.engines import Engines
+    from prefbench.work import Work
+
+    known = [one for _, one in job.references if not isinstance(one, str)]
     with (
         Engines([*job.checkpoints, *known]) as engines,
         Work(store, job.settings, _telling(tell), engines) as work,
     ):
         tell("ready", claimed=[])
         for command in _commands(commands):
+            there = tuple(cells[name] for name in command["cells"] if name in cells)
+            if job.far and (found := _unfit(command["cells"], cells, job)):
+                name, why = found
+                tell("unfit", reason=why, cell=name)
+                return
             for name in command["cells"]:
                 if name not in cells:
-                    with store.claim(name, wait=True) as cell:
-                        assert cell is not None
-                        cell.fail(CHANGED)
+                    _refuse(store, name)
                     tell("end", cell=name, reason=CHANGED)
-            there = tuple(cells[name] for name in command["cells"] if name in cells)
             claimed = work.measure(Unit(tuple(command["group"]), there), wait=command["wait"])
             tell("ready", claimed=[cell.cell for cell in claimed])
+    if left := store.close():
+        tell("notice", text=left)
+
+
+def _unfit(
+    names: Sequence[str], cells: Mapping[str, PlannedCell], job: Job
+) -> tuple[str, str] | None:
+    """The first cell that cannot be measured here as it was planned, and why."""
+    from prefbench.parallel.job import strange
+
+    for name in names:
+        if name not in cells:
+            return name, _missing(job)
+        if why := strange(cells[name].checkpoint, job):
+            return name, why
+    return None
+
+
+def _missing(job: Job) -> str:
+    """Why a cell cannot even be planned here: a checkpoint is not there, or something differs."""
+    absent = [one.path for one in job.checkpoints if not one.path.is_dir()]
+    return f"{job.folder / absent[0]}: the checkpoint is not there" if absent else CHANGED
+
+
+def _refuse(store: Store, name: str) -> None:
+    with store.claim(name, wait=True) as cell:
+        assert cell is not None
+        cell.fail(CHANGED)
 
 
 def _telling(tell: Tell) -> Listener:

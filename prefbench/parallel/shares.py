@@ -64,6 +64,14 @@ class Shares:
         """Units that nobody has taken."""
         return sum(len(group) for queue in self._queues for group in queue)
 
+    @property
+    def n_workers(self) -> int:
+        return len(self._queues)
+
+    def add_worker(self) -> None:
+        """Makes room for one more, which has no share of its own and takes over from others."""
+        self._queues.append([])
+
     def take(self, worker: int) -> Unit | None:
         """The next unit for a worker, from its own share while there is any; None at the end.
 

@@ -58,7 +58,7 @@ def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ())
     store = Store(results, create=False)
     plans = [one for one in store.plans() if plan is None or one["id"] == plan]
     if not plans:
-        raise InputError(f"{results}: no run is recorded here; `prefbench run` records one")
+        raise InputError(f"{store.name}: no run is recorded here; `prefbench run` records one")
     rows: dict[str, Checkpoint] = {}
     cells: dict[tuple[str, str], Mapping[str, Any]] = {}
     latest: dict[str, Mapping[str, Any]] = {}
@@ -82,7 +82,7 @@ def gather(results: Path, *, plan: str | None = None, tasks: Sequence[str] = ())
                 else:
                     cells[paths[cell["checkpoint"]], group] = cell
     if tasks and not latest:
-        raise InputError(f"{results}: none of {', '.join(tasks)} was run here")
+        raise InputError(f"{store.name}: none of {', '.join(tasks)} was run here")
     names = _told_apart(rows)
     return _gathered(
         store,
@@ -113,6 +113,11 @@ def _told_apart(rows: Mapping[str, Checkpoint]) -> dict[str, str]:
     return names
 
 
+def _without_values(manifest: Mapping[str, Any]) -> str:
+    why = "; ".join(manifest["missing"])
+    return f"none of its {manifest['n_items']} items has a value" + (f": {why}" if why else "")
+
+
 def _gathered(
     store: Store,
     rows: Mapping[str, Checkpoint],
@@ -135,6 +140,8 @@ def _gathered(
             named = {**manifest["checkpoint"], "name": checkpoint}  # rows may share a cell
             manifests[group].append({**manifest, "checkpoint": named})
             measured.append(_measured(store, cell["cell"], checkpoint, group, manifest))
+            if manifest["n_missing"] == manifest["n_items"] > 0:
+                reasons[checkpoint, group] = _without_values(manifest)
     repeated = list(_repeated(store, cells, again, {(m.checkpoint, m.group) for m in measured}))
     robins, missing = [], []
     for group, both in pairs.items():

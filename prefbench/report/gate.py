@@ -12,10 +12,11 @@ import typer
 from typer.core import TyperCommand
 
 from prefbench.errors import PrefbenchError
-from prefbench.report.options import ResultsFolder
+from prefbench.report.options import PLACE, ResultsFolder, results_place
 
 if TYPE_CHECKING:
     from prefbench.gate.gating import Gate
+    from prefbench.leaderboard import Gathered
 
 ERROR = 3
 """Exit code of whatever kept a verdict from being found."""
@@ -59,7 +60,9 @@ def gate(
         Path | None,
         typer.Option(
             help="Another results directory, whose baseline counts: last week's. Items are paired "
-            "where task and data are the same."
+            "where task and data are the same.",
+            parser=results_place,
+            metavar=PLACE,
         ),
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
@@ -95,6 +98,46 @@ def gate(
     except BrokenPipeError:  # nobody reads on; the exit code counts all the same
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     raise typer.Exit(found.exit_code)
+
+
+def by_checkpoint(policy: Path, results: Path, baseline: str | None) -> dict[str, dict[str, Any]]:
+    """What `gate --json` says, checkpoint by checkpoint, by their paths.
+
+    All checks count for the correction, as they do there.
+
+    Raises:
+        PrefbenchError: there is nothing to gate yet, or the policy makes no sense.
+    """
+    from prefbench.gate.gating import WORST
+    from prefbench.report.collect import gather
+    from prefbench.report.gate_text import facts_of
+
+    gathered = gather(results)
+    facts = facts_of(_gated(policy, gathered, baseline))
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for check in facts["checks"]:
+        by_name.setdefault(check["checkpoint"], []).append(check)
+    outcomes = {
+        name: next(one for one in WORST if one in {check["outcome"] for check in checks})
+        for name, checks in by_name.items()
+    }
+    return {
+        str(row.path): {
+            "outcome": outcomes[row.name],
+            "baseline": facts["baseline"],
+            "confidence": facts["confidence"],
+            "checks": by_name[row.name],
+        }
+        for row in gathered.checkpoints
+        if row.name in by_name
+    }
+
+
+def _gated(policy: Path, gathered: Gathered, baseline: str | None) -> Gate:
+    from prefbench.gate.gating import gate as judge
+    from prefbench.gate.policies import read_policy
+
+    return judge(read_policy(policy), gathered, baseline=baseline)
 
 
 def _judge(policy: Path, results: Path, baseline: str | None, against: Path | None) -> Gate:

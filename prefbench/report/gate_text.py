@@ -131,7 +131,13 @@ def as_markdown(gate: Gate) -> str:
 
 def as_json(gate: Gate) -> str:
     """Everything."""
-    whole = {
+    # ASCII: it cannot steer a terminal
+    return json.dumps(facts_of(gate), indent=1, allow_nan=False) + "\n"
+
+
+def facts_of(gate: Gate) -> dict[str, Any]:
+    """Everything, for JSON."""
+    return {
         "outcome": gate.outcome,
         "exit_code": gate.exit_code,
         "baseline": gate.baseline,
@@ -140,7 +146,6 @@ def as_json(gate: Gate) -> str:
         "notes": list(gate.notes),
         "checks": [_row(one) for one in gate.verdicts],
     }
-    return json.dumps(whole, indent=1, allow_nan=False) + "\n"  # ASCII: it cannot steer a terminal
 
 
 def _row(one: Verdict) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefbench.report.options import Results
+
 if TYPE_CHECKING:
     from prefbench.interchange.imported import Imported
 
@@ -22,7 +24,7 @@ def import_(
     paths: Annotated[
         list[Path], typer.Argument(help="results_*.json of lm-eval, or folders with such files.")
     ],
-    results: Annotated[Path, typer.Option(help="Where rows are kept.")] = Path("results"),
+    results: Results = Path("results"),
     as_: Annotated[
         str | None,
         typer.Option(
@@ -48,11 +50,15 @@ def import_(
     of the file stand, unpaired. The table says of each what was imported. Importing a file again
     changes nothing.
     """
+    from prefbench.errors import StoreError
     from prefbench.interchange.imported import import_lm_eval
+    from prefbench.store import Store
 
     done = import_lm_eval(paths, results, as_task=as_, task=task, method=method, name=name)
     for line in lines(done):
         typer.echo(line)
+    if left := Store(results).close():
+        raise StoreError(left)
 
 
 def lines(done: Sequence[Imported]) -> list[str]:

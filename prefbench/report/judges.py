@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prefbench.report.options import Results
+
 if TYPE_CHECKING:
     from prefbench.examination.card import Bill
     from prefbench.judges.presence import Presence
@@ -61,9 +63,7 @@ def _list(
 )
 def check(
     judge: Annotated[str, typer.Argument(help="Its name.")],
-    results: Annotated[
-        Path, typer.Option("--results", "-r", help="Where answers and verdicts are kept.")
-    ] = Path("results"),
+    results: Results = Path("results"),
     task: Annotated[
         list[str], typer.Option("--task", help="Only answers to this task; may be repeated.")
     ] = [],  # noqa: B006

@@ -57,7 +57,9 @@ def _bars() -> Iterator[Listener]:
             progress.update(cells, total=n_missing)
 
         def for_engine(number: int) -> Listener:
-            return several.setdefault(number, _bar(progress, cells, f"engine {number + 1}: "))
+            if number not in several:
+                several[number] = _bar(progress, cells, f"engine {number + 1}")
+            return several[number]
 
         judging = progress.add_task("", total=None, visible=False)
 
@@ -71,14 +73,19 @@ def _bars() -> Iterator[Listener]:
         yield dataclasses.replace(alone, on_plan=on_plan, on_judge=on_judge, for_engine=for_engine)
 
 
-def _bar(progress: Progress, cells: TaskID, prefix: str) -> Listener:
+def _bar(progress: Progress, cells: TaskID, engine: str) -> Listener:
     """Shows one engine's cell by a bar of its own, and counts on the bar of all cells."""
     bar = progress.add_task("", total=None, visible=False)
-    title = ""
+    title = place = ""
+
+    def on_place(where: str) -> None:
+        nonlocal place
+        place = f" on {where}"
 
     def on_cell(cell: PlannedCell) -> None:
         nonlocal title
-        title = plain(f"{prefix}{cell.title}: ")
+        who = f"{engine}{place}: " if engine else ""
+        title = plain(f"{who}{cell.title}: ")
 
     def on_step(what: str, done: int, total: int) -> None:
         progress.update(
@@ -94,11 +101,18 @@ def _bar(progress: Progress, cells: TaskID, prefix: str) -> Listener:
     def on_notice(text: str) -> None:
         progress.console.print(plain(text), markup=False)
 
-    return Listener(on_cell=on_cell, on_step=on_step, on_cell_end=on_cell_end, on_notice=on_notice)
+    return Listener(
+        on_cell=on_cell,
+        on_step=on_step,
+        on_cell_end=on_cell_end,
+        on_notice=on_notice,
+        on_place=on_place,
+    )
 
 
 def _lines() -> Listener:
     started: dict[str, float] = {}
+    places: dict[int, str] = {}
 
     def on_plan(n_cells: int, n_missing: int) -> None:
         print(f"{n_cells} cells, {n_missing} to be measured", file=sys.stderr, flush=True)
@@ -106,9 +120,10 @@ def _lines() -> Listener:
     def on_cell(cell: PlannedCell) -> None:
         started[cell.cell] = time.monotonic()
 
-    def on_cell_end(cell: PlannedCell, why: str | None) -> None:
+    def on_cell_end(cell: PlannedCell, why: str | None, where: str = "") -> None:
         took = time.monotonic() - started.get(cell.cell, time.monotonic())
-        print(plain(f"{cell.title}: {why or f'{took:.1f} s'}"), file=sys.stderr, flush=True)
+        said = why or f"{took:.1f} s{where}"
+        print(plain(f"{cell.title}: {said}"), file=sys.stderr, flush=True)
 
     def on_judge(name: str, done: int, total: int) -> None:
         if done == total or time.monotonic() - started.get(name, -LINE_EVERY) >= LINE_EVERY:
@@ -118,12 +133,22 @@ def _lines() -> Listener:
     def on_notice(text: str) -> None:
         print(plain(text), file=sys.stderr, flush=True)
 
+    def for_engine(number: int) -> Listener:
+        def on_place(where: str) -> None:
+            places[number] = f" on {where}"
+
+        def on_end(cell: PlannedCell, why: str | None) -> None:
+            on_cell_end(cell, why, places.get(number, ""))
+
+        return Listener(on_cell=on_cell, on_cell_end=on_end, on_notice=on_notice, on_place=on_place)
+
     return Listener(
         on_plan=on_plan,
         on_cell=on_cell,
         on_cell_end=on_cell_end,
         on_judge=on_judge,
         on_notice=on_notice,
+        for_engine=for_engine,
     )
 
 

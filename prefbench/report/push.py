@@ -57,9 +57,10 @@ def push(
     `_low`, `_high` and `_n`. Again, it sends only what is new. Without a login or an address,
     everything stays in files on this machine.
     """
-    from prefbench.errors import InputError
+    from prefbench.errors import InputError, StoreError
     from prefbench.report.collect import collect
     from prefbench.report.layout import plain
+    from prefbench.store import Store
     from prefbench.trackers import TRACKERS
     from prefbench.trackers.base import Place
     from prefbench.trackers.curves import curves_of
@@ -79,7 +80,10 @@ def push(
     if not curves:
         raise InputError(f"{results}: nothing is measured here that could be pushed")
     pushed = push_curves(curves, tracker, results, anew=anew)
+    left = Store(results).close()  # with the record of what was pushed
     print("\n".join(map(plain, [*notes, *lines_of(pushed), tracker.look])))
+    if left:
+        raise StoreError(left)
 
 
 def lines_of(pushed: Sequence[Pushed]) -> list[str]:

@@ -94,6 +94,8 @@ def schedule(
     Turns never run at the same time, and what one did not finish the next goes on with. Keys are
     never written: only the names of variables.
     """
+    from prefbench.buckets.places import cache as cache_of
+    from prefbench.buckets.places import working_copy
     from prefbench.errors import InputError
     from prefbench.schedule import times
     from prefbench.schedule.crontab import write_crontab
@@ -123,6 +125,12 @@ def schedule(
         # On GitHub paths are the repository's, wherever this one lies. Links stay links.
         return path if github else Path(os.path.abspath(path))  # noqa: PTH100
 
+    copy = working_copy(results)
+    if copy and github:
+        raise InputError(
+            f"--github keeps results in GitHub's own cache, not at {copy.url}: leave --results out"
+        )
+    kept = str(cache_of(os.environ)) if copy and os.environ.get("PREFBENCH_CACHE") else None
     job = Job(
         python="python" if github else sys.executable,
         folder=Path() if github else Path.cwd(),
@@ -138,6 +146,8 @@ def schedule(
         run_options=tuple(run_option),
         offline=bool(mirror) if offline is None else offline,
         name=name,
+        address=copy.url if copy else None,
+        cache=kept,
     )
     if cron:
         texts = write_crontab(job)

@@ -48,6 +48,8 @@ class Job:
         run_options: further options of `prefbench run`, each one word: --engine=hf.
         offline: the hub is never asked.
         name: of the unit and its files.
+        address: of results on an object store; `results` is their working copy then.
+        cache: where working copies are, if not at the usual place.
     """
 
     python: str
@@ -64,6 +66,8 @@ class Job:
     run_options: tuple[str, ...] = ()
     offline: bool = False
     name: str = "prefbench"
+    address: str | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -96,7 +100,7 @@ class Job:
             *self._prefbench("run"),
             *(f"--suite={one}" for one in self.suites),
             *(f"--task={one}" for one in self.tasks),
-            f"--results={self.results}",
+            f"--results={self.address or self.results}",
             *(f"--mirror={one}" for one in self.mirrors),
             *self.run_options,
             "--",
@@ -107,7 +111,8 @@ class Job:
         """The words of `prefbench gate`; none without a policy."""
         if self.policy is None:
             return []
-        return [*self._prefbench("gate"), f"--policy={self.policy}", *more, "--", str(self.results)]
+        results = self.address or str(self.results)
+        return [*self._prefbench("gate"), f"--policy={self.policy}", *more, "--", results]
 
     def commands(self) -> list[list[str]]:
         """What runs, one after the other, as long as each ends with exit code 0."""
@@ -116,7 +121,8 @@ class Job:
     def environment(self) -> dict[str, str]:
         """What is set besides the file of variables."""
         # Whatever a checkpoint names, an offline machine must not wait for time-outs.
-        return {"HF_HUB_OFFLINE": "1"} if self.offline else {}
+        offline = {"HF_HUB_OFFLINE": "1"} if self.offline else {}
+        return offline | ({"PREFBENCH_CACHE": self.cache} if self.cache else {})
 
     def _prefbench(self, verb: str) -> list[str]:
         return [self.python, "-m", "prefbench", verb]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
+from prefbench.buckets.places import told
 from prefbench.errors import StoreError
 from prefbench.trackers.base import Tracker
 from prefbench.trackers.curves import Curve
@@ -98,8 +99,14 @@ def _lacking(
 
 def _id(curve: Curve, tracker: Tracker, results: Path, nth: int) -> str:
     """The same for the same run in the same results; later only the record's word counts."""
-    words = [tracker.destination, str(results.resolve()), curve.folder, nth]
+    words = [tracker.destination, _where(results), curve.folder, nth]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+
+
+def _where(results: Path) -> str:
+    """The same on every machine for results on an object store."""
+    name = told(results)
+    return str(results.resolve()) if name == str(results) else name
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -2,24 +2,25 @@
 
 results/watch/events.jsonl     appended by all watchers, never edited
 results/watch/<watcher>.lock   held by the operating system while that watcher lives
+results/watch/<watcher>.lease  renewed by it meanwhile, for watchers of other nodes
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import socket
-import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from prefbench.errors import StoreError
+from prefbench.lease_files import FileLeases
+from prefbench.leases import Claim
+from prefbench.watch.lines import Lines
 
 State = Literal[
     "seen",
@@ -48,63 +49,51 @@ class Event:
     tries: int = 0
     """How often these very files have failed."""
     cells: tuple[str, ...] = ()
-    """Of measured and judged: what is sealed."""
+    """All that make the checkpoint measured, once that is known."""
+    ended: int = 0
+    """How many processes in a row have ended in a turn of these files and have left nothing."""
+    progress: tuple[int, ...] = ()
+    """Of a turn: how far its cells were when it began."""
+    beside: tuple[str, ...] = ()
+    """Of a turn: other cells that it may seal or fail, such as opponents' answers."""
+    plan: str = ""
+    """Of a turn, and of what followed from it: the name of its plan in the store."""
 
 
 FIELDS = {one.name for one in dataclasses.fields(Event)}
+
+LISTS = ("cells", "beside", "progress")
 
 
 class Events:
     """The events file, and the last event of each checkpoint."""
 
     def __init__(self, folder: Path) -> None:
-        self.file = folder / "events.jsonl"
         self.last: dict[str, Event] = {}
-        self._read = 0
+        self._lines = Lines(folder / "events.jsonl")
 
     def refresh(self) -> None:
         """Reads what was appended since; lines that are torn or of no known form are left out."""
-        try:
-            with self.file.open("rb") as file:
-                file.seek(self._read)
-                whole, end, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StoreError(f"{self.file}: cannot be read: {error}") from error
-        self._read += len(whole) + len(end)
-        for line in whole.splitlines():
-            if (event := _event(line)) is not None:
+        for found in self._lines.new():
+            if (event := _event(found)) is not None:
                 self.last[event.path] = event
 
     def append(self, event: Event) -> None:
-        """Adds a line in one write and waits until it is on the disk.
+        """Adds an event and waits until it is on the disk.
 
         Raises:
             StoreError: the file cannot be written.
         """
-        line = json.dumps(dataclasses.asdict(event)).encode() + b"\n"
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a+b", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                if size:
-                    file.seek(size - 1)
-                    if file.read(1) != b"\n":  # a killed watcher has left a torn line
-                        line = b"\n" + line
-                file.write(line)
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StoreError(f"{self.file}: cannot be written: {error}") from error
+        self._lines.append(dataclasses.asdict(event))
         self.last[event.path] = event
 
 
-def _event(line: bytes) -> Event | None:
+def _event(found: Any) -> Event | None:
     try:
-        found: Any = json.loads(line)
         known = {name: value for name, value in found.items() if name in FIELDS}
-        return Event(**{**known, "cells": tuple(known.get("cells", ()))})
-    except (ValueError, TypeError, AttributeError):
+        lists = {name: tuple(known.get(name, ())) for name in LISTS}
+        return Event(**{**known, **lists})
+    except (TypeError, AttributeError):
         return None
 
 
@@ -113,16 +102,19 @@ class Watcher:
 
     def __init__(self, folder: Path) -> None:
         host = re.sub(r"[^\w.-]", "_", socket.gethostname())
-        self.name = f"{host}-{os.getpid()}-{threading.get_ident() % 10_000}"
-        self._lock = FileLock(folder / f"{self.name}.lock")
+        # A container's process has the same number each time.
+        self.name = f"{host}-{os.getpid()}-{os.urandom(3).hex()}"
+        self._folder = folder
+        self._claim: Claim | None = None
 
     def __enter__(self) -> Watcher:
-        path = Path(self._lock.lock_file)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._claim = _leases().take_files(*_files(self._folder, self.name))
         except OSError as error:
-            raise StoreError(f"{path}: cannot be locked: {error}") from error
+            raise StoreError(f"{self._folder}: cannot be written: {error}") from error
+        if self._claim is None:
+            raise StoreError(f"{self._folder}: {self.name} is there already")
         return self
 
     def __exit__(
@@ -131,24 +123,33 @@ class Watcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        assert self._claim is not None
+        self._claim.release()
+        with suppress(OSError):
+            (self._folder / f"{self.name}.lock").unlink(missing_ok=True)
 
 
 def is_alive(folder: Path, watcher: str) -> bool:
-    """Whether a watcher still runs: its lock goes with its process, however that ends."""
-    path = folder / f"{watcher}.lock"
-    if Path(watcher).name != watcher or not path.is_file():
+    """Whether a watcher still runs: its lock goes with its process, however that ends.
+
+    One of another node counts as running until its lease was seen to stand still for a term.
+    """
+    if Path(watcher).name != watcher:
         return False
     try:
-        with FileLock(path).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+        return _leases().is_held(*_files(folder, watcher))
     except OSError:  # a directory that may be read alone
         return False
 
 
 def living(folder: Path) -> list[str]:
     """The watchers that run."""
-    return [path.stem for path in sorted(folder.glob("*.lock")) if is_alive(folder, path.stem)]
+    return [path.stem for path in sorted(folder.glob("*.lease")) if is_alive(folder, path.stem)]
+
+
+def _leases() -> FileLeases:
+    return FileLeases.from_environment()
+
+
+def _files(folder: Path, watcher: str) -> tuple[Path, Path]:
+    return folder / f"{watcher}.lock", folder / f"{watcher}.lease"

@@ -1,6 +1,6 @@
 """What polling sees of a checkpoint's files, and since when they have not changed.
 
-No inotify: it does not tell of what another node writes to a shared file system.
+Not inotify's word: it does not tell of what another node writes to a shared file system.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ def look(folder: Path) -> Look | None:
             seen.append((path.name, found.st_size, found.st_mtime_ns))
     digest = hashlib.sha256(repr(sorted(seen)).encode("utf-8", "surrogatepass")).hexdigest()
     return Look(digest[:16], max((mtime for *_, mtime in seen), default=0) / 1e9)
+
+
+def has_changed(folder: Path, before: Look) -> bool:
+    """Whether files were added, deleted or written since."""
+    after = look(folder)
+    return after is None or after.stamp != before.stamp
 
 
 class Quiet:

@@ -8,24 +8,28 @@ the name that it has in the whole directory: opponents go by names.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from prefbench.analyses import PlannedAnalysis, plan_beside
 from prefbench.cells import PlannedCell, PlannedTask, Settings, in_units, once, plan_cells
 from prefbench.comparisons import Judging, PlannedComparison, plan_comparisons
 from prefbench.engines import Engines
-from prefbench.errors import CheckpointError
+from prefbench.errors import CheckpointError, InputError
+from prefbench.judges.budget import Budget
 from prefbench.judges.opening import PlannedJudge
-from prefbench.judging import Court, is_judged
+from prefbench.judges.verdicts import Verdicts
+from prefbench.judging import VERDICTS, Court, is_judged
 from prefbench.listener import Listener
 from prefbench.records import Checkpoint
-from prefbench.references import find_references
-
-# The plan of a turn is that of a run of one checkpoint; nothing else writes plans.
-from prefbench.runner import PlannedRun, _write_plan
+from prefbench.references import References, find_references
+from prefbench.runner import PlannedRun
 from prefbench.store import Store
 from prefbench.tasks import BESIDE
+from prefbench.watch.spending import Spending
 from prefbench.work import Work
 
 
@@ -83,13 +87,9 @@ def plan_shares(
     for one in here:
         with contextlib.suppress(CheckpointError, OSError):
             mine = cells[str(one.path)]
-            references = {}
+            references: References = {}
             if any(task.task.recipe.measure in BESIDE for task in tasks):
-                references = find_references(
-                    here,
-                    allow_pickle=settings.allow_pickle,
-                    allow_remote_code=settings.trust_remote_code,
-                )
+                references = _references(here, settings)
             beside = plan_beside(mine, tasks, [one], references, settings, judges)
             planned = PlannedRun(
                 [one],
@@ -103,6 +103,19 @@ def plan_shares(
             planned.checkpoints.extend(opponents)
             shares[str(one.path)] = share_of(planned, store)
     return shares
+
+
+def _references(here: Sequence[Checkpoint], settings: Settings) -> References:
+    """Of each checkpoint its reference; one that is named may be trained only later."""
+    try:
+        return find_references(
+            here,
+            wanted=settings.reference,
+            allow_pickle=settings.allow_pickle,
+            allow_remote_code=settings.trust_remote_code,
+        )
+    except InputError as error:
+        return {one.path: str(error) for one in here}
 
 
 def share_of(planned: PlannedRun, store: Store) -> Share:
@@ -124,23 +137,17 @@ def share_of(planned: PlannedRun, store: Store) -> Share:
     )
 
 
-def keep_plan(share: Share, store: Store) -> None:
-    """Keeps what is to be measured of a checkpoint: tables show what plans name."""
-    _write_plan(store, share.planned)
-
-
 def carry_out(
-    share: Share, *, settings: Settings, judging: Judging, store: Store, listener: Listener
-) -> str | None:
+    share: Share, *, settings: Settings, spending: Spending, store: Store, listener: Listener
+) -> dict[str, str]:
     """A checkpoint's turn: measures, works out and judges what is missing and can be had.
 
     What another process has claimed is left to it. An opponent's answers are asked for after the
     checkpoint's own; where they fail, that is the opponent's failure.
 
     Returns:
-        Why something of the checkpoint itself failed, or None.
+        Why cells failed, by cell.
     """
-    keep_plan(share, store)
     todo = _to_ask(share, store)
     failed: dict[str, str] = {}
     for alone in (True, False):  # some need the answers of others
@@ -153,24 +160,85 @@ def carry_out(
                 for unit in in_units(some):
                     work.measure(unit, wait=False)
             failed |= work.failed
-    if due := _to_work_out(share, store):
-        from prefbench.analysing import Analyst  # with all that reads answers
+    if due := _to_work_out(share, store, may_judge=True):
+        with _judging_of(due, spending) as judging:
+            from prefbench.analysing import Analyst  # with all that reads answers
 
-        failed |= Analyst(store, judging, listener).carry_out(due)
+            free = [one for one in due if judging or one.judge is None]
+            asked = judging or spending.judging
+            with _noted(spending, asked, listener) as (budget, told):
+                worked = Analyst(store, asked, told, budget).carry_out(free)
+            # At a cap none has failed that asks a judge.
+            waits = {one.cell for one in free if one.judge and budget.has_refused}
+            failed |= {name: why for name, why in worked.items() if name not in waits}
     if to_judge := _to_judge(share, store):
-        with Court(store, judging, listener) as court:
-            failed |= court.carry_out(to_judge)
-    own = {*share.cells, *share.verdicts}
-    return next((reason for name, reason in failed.items() if name in own), None)
+        with spending.left() as judging:
+            if judging is not None:
+                with (
+                    _noted(spending, judging, listener) as (budget, told),
+                    Court(store, judging, told, budget) as court,
+                ):
+                    judged = court.carry_out(to_judge)
+                if not budget.has_refused:  # at a cap none has failed, though not all is judged
+                    failed |= judged
+    return failed
 
 
-def can_go_on(share: Share, store: Store) -> bool:
+@contextlib.contextmanager
+def _judging_of(due: Sequence[PlannedAnalysis], spending: Spending) -> Iterator[Judging | None]:
+    """What is left for judges, where analyses ask any."""
+    if not any(one.judge for one in due):
+        yield None
+        return
+    with spending.left() as judging:
+        yield judging
+
+
+@contextlib.contextmanager
+def _noted(
+    spending: Spending, judging: Judging, listener: Listener
+) -> Iterator[tuple[Budget, Listener]]:
+    """A budget, and who is to be told of judging so that what it costs is written down."""
+    sitting = os.urandom(6).hex()
+    budget = Budget(max_cost=judging.max_cost, max_calls=judging.max_calls)
+
+    def on_judge(name: str, done: int, n: int) -> None:
+        spending.note(sitting, budget)
+        listener.on_judge(name, done, n)
+
+    try:
+        yield budget, dataclasses.replace(listener, on_judge=on_judge)
+    finally:
+        spending.note(sitting, budget, now=True)
+
+
+def progress(share: Share, store: Store) -> tuple[int, ...]:
+    """How far a checkpoint is, to compare: sealed cells, then what open ones and judges have."""
+    n_sealed = sum(map(store.is_sealed, (*share.cells, *share.verdicts)))
+    n_begun = sum(store.n_begun(cell) for cell in places(share))
+    if share.to_judge:
+        with Verdicts(store.folder / VERDICTS) as verdicts:
+            n_begun += len(verdicts)
+    return n_sealed, n_begun
+
+
+def places(share: Share) -> dict[str, Path]:
+    """Each cell that a turn may seal or fail, and the checkpoint that it is of."""
+    planned = share.planned
+    cells = [*planned.cells, *planned.beside.cells, *planned.beside.later]
+    cells += [one.opponent_answers for one in planned.comparisons if one.opponent_answers]
+    found = {cell.cell: cell.checkpoint.path for cell in cells}
+    found |= {one.cell: one.checkpoint.path for one in planned.comparisons}
+    return found | {one.cell: one.checkpoint.path for one in planned.beside.analyses}
+
+
+def can_go_on(share: Share, store: Store, *, may_judge: bool) -> bool:
     """Whether a turn would find anything to do that no other process is at."""
     asked = (cell.cell for cell in _to_ask(share, store))
     return (
         any(_is_free(cell, store) for cell in asked)
-        or bool(_to_work_out(share, store))
-        or bool(_to_judge(share, store))
+        or bool(_to_work_out(share, store, may_judge=may_judge))
+        or (may_judge and bool(_to_judge(share, store)))
     )
 
 
@@ -182,13 +250,14 @@ def _to_ask(share: Share, store: Store) -> list[PlannedCell]:
     return [cell for name, cell in wanted.items() if not store.is_sealed(name)]
 
 
-def _to_work_out(share: Share, store: Store) -> list[PlannedAnalysis]:
+def _to_work_out(share: Share, store: Store, *, may_judge: bool) -> list[PlannedAnalysis]:
     return [
         one
         for one in share.planned.beside.analyses
         if one.cell in share.to_work_out
         and all(store.is_sealed(cell.cell) for cell in (one.answers, *one.others))
         and _is_free(one.cell, store)
+        and (may_judge or one.judge is None)
     ]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefbench.buckets.places import working_copy
 from prefbench.errors import InputError, StoreError
-from prefbench.store import Store
+from prefbench.store import Store, there
 from prefbench.watch.events import State, living
 
 FORMAT = 1
@@ -29,12 +30,16 @@ class Row:
     step: int | None = None
     since: str | None = None
     tries: int = 0
+    ended: int = 0
+    """How many processes in a row have ended in its turn and have left nothing."""
     watcher: str | None = None
     """Who measures it, while it is running."""
     cells: tuple[str, ...] = ()
     comparisons: tuple[str, ...] = ()
     n_measured: int = 0
     n_judged: int = 0
+    gate: Mapping[str, Any] | None = None
+    """What the gate says of it: outcome, baseline and checks, as `prefbench gate --json` does."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Status:
     when: str
     rows: tuple[Row, ...]
     watchers: tuple[str, ...]
+    far: bool = False
+    """Whether watchers may run on machines whose locks cannot be seen from here."""
 
 
 def write_status(file: Path, rows: Sequence[Row], when: str) -> None:
@@ -69,6 +76,7 @@ def read_status(results: Path, file: Path | None = None) -> Status:
         StoreError: the file or the results cannot be read.
     """
     file = file or results / "status.json"
+    store = there(results)  # before the file, which may be on an object store
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
@@ -80,11 +88,13 @@ def read_status(results: Path, file: Path | None = None) -> Status:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file}: cannot be read: {error}; a watcher writes it anew") from error
     watchers = living(results / "watch")
-    store = Store(results, create=False)
-    return Status(when, tuple(_put_right(row, store, watchers) for row in rows), tuple(watchers))
+    store = store or Store(results, create=False)
+    far = working_copy(results) is not None
+    found_rows = tuple(_put_right(row, store, watchers, far=far) for row in rows)
+    return Status(when, found_rows, tuple(watchers), far)
 
 
-def _put_right(row: Row, store: Store, watchers: Sequence[str]) -> Row:
+def _put_right(row: Row, store: Store, watchers: Sequence[str], *, far: bool) -> Row:
     """A row as it is now: sealed cells count, and nobody dead measures anything."""
     n_measured = sum(store.is_sealed(cell) for cell in row.cells)
     n_judged = sum(store.is_sealed(cell) for cell in row.comparisons)
@@ -96,6 +106,9 @@ def _put_right(row: Row, store: Store, watchers: Sequence[str]) -> Row:
         n_judged=n_judged,
     )
     if row.state == "running" and row.watcher not in watchers:
+        if far:
+            reason = "as its watcher has written; whether that still runs is known on its machine"
+            return dataclasses.replace(row, reason=reason)
         done = row.cells and n_measured == len(row.cells)
         reason = "the watcher that measured it has ended; another goes on from there"
         return dataclasses.replace(

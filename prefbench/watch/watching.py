@@ -2,75 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from prefbench.cells import PlannedCell, PlannedTask, Settings, mirror_places, plan_tasks
-from prefbench.checkpoints import find_checkpoints
-from prefbench.comparisons import Judging, plan_judges
-from prefbench.errors import CheckpointError, InputError
-from prefbench.judges.opening import PlannedJudge
+from prefbench.buckets.places import working_copy
+from prefbench.cells import PlannedCell
+from prefbench.errors import InputError, StoreError
 from prefbench.listener import Listener
 from prefbench.manifest import now
-from prefbench.records import Checkpoint
+from prefbench.runner import write_plan
 from prefbench.store import Store
-from prefbench.watch.events import Event, Events, State, Watcher, is_alive
-from prefbench.watch.looks import Look, Quiet, look
-from prefbench.watch.shares import Share, can_go_on, carry_out, keep_plan, plan_shares, share_of
+from prefbench.watch.events import Event, Watcher
+from prefbench.watch.looks import has_changed
+from prefbench.watch.memory import Probe, lacking, probe_of
+from prefbench.watch.news import News, Turn
+from prefbench.watch.policy import Measuring, Policy
+from prefbench.watch.shares import (
+    Share,
+    carry_out,
+    places,
+    progress,
+    share_of,
+)
+from prefbench.watch.sight import Sight
+from prefbench.watch.spending import Spending
+from prefbench.watch.states import TRIES, Seen, States
 from prefbench.watch.status import Row, write_status
-
-Order = Literal["newest", "oldest"]
-
-TRIES = 5
-"""Of the same files; changed files begin anew."""
-SETTLED = ("ready", "running", "measured", "judged", "failed")
-"""States that only files which were quiet come into."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """When to look, and whose turn it is.
-
-    Attributes:
-        interval: seconds between two looks where nothing is to be done.
-        quiet: seconds for which files must not have changed before they are touched.
-        order: whether the checkpoint that was written last comes first, or last.
-        every: of each `checkpoint-N` only those whose step N is a multiple of this.
-        once: end when all that was there is done, or failed.
-        pause: seconds before a failed checkpoint is tried again; four times as long each time.
-    """
-
-    interval: float = 60.0
-    quiet: float = 30.0
-    order: Order = "newest"
-    every: int | None = None
-    once: bool = False
-    pause: float = 60.0
-
-    def __post_init__(self) -> None:
-        if not self.interval > 0:
-            raise InputError(f"the interval must be above 0 seconds, not {self.interval:g}")
-        if not self.quiet >= 0:
-            raise InputError(f"the quiet time cannot be {self.quiet:g} seconds")
-        if self.every is not None and self.every < 1:
-            raise InputError(f"every must be at least 1, not {self.every}")
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """What is measured, and where that is kept: the arguments of a run."""
-
-    tasks: Sequence[str] = ("paper",)
-    results: Path = Path("results")
-    settings: Settings = dataclasses.field(default_factory=Settings)
-    judging: Judging = dataclasses.field(default_factory=Judging)
-    mirrors: Sequence[Path] = ()
-    task_folders: Sequence[Path] = ()
+from prefbench.watch.telling import Ears, Telling
+from prefbench.watch.turns import Turns
+from prefbench.watch.waking import Waking
 
 
 class Stopped(KeyboardInterrupt):
@@ -85,6 +48,8 @@ def watch(
     status: Path | None = None,
     log: Callable[[str], None] = lambda line: None,
     stop: Callable[[], bool] = lambda: False,
+    memory: Probe | None = None,
+    ears: Ears | None = None,
 ) -> list[Row]:
     """Measures checkpoints as they come, until it is stopped; with `once`, until all is done.
 
@@ -95,17 +60,24 @@ def watch(
         status: the file that says how far it is [results/status.json].
         log: told what happens, a line at a time; names in it come from the disk.
         stop: asked after each batch and while waiting.
+        memory: looks how much is free, where the policy asks for some [of the device].
+        ears: who is told besides the log and the status.
 
     Returns:
         How far each checkpoint is.
 
     Raises:
-        PrefbenchError: nothing can be measured (unknown tasks, data missing), or the results
-            cannot be written; what goes wrong with one checkpoint is its state.
+        PrefbenchError: nothing can be measured (unknown tasks, data missing), the results cannot
+            be written, or, at the end with `once`, the gate could not be asked; what goes wrong
+            with one checkpoint is its state.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a directory: name the one that training writes to")
     store = Store(measuring.results)
+    store.tell(log)
+    capped = measuring.judging.max_cost is not None or measuring.judging.max_calls is not None
+    if capped and working_copy(measuring.results):
+        log("what judges may cost holds for the watchers of this machine together, not for others'")
     with Watcher(measuring.results / "watch") as watcher:
         watching = _Watch(
             root.resolve(),
@@ -116,30 +88,23 @@ def watch(
             status=status or measuring.results / "status.json",
             log=log,
             stop=stop,
+            memory=memory or probe_of(measuring.settings.device),
+            ears=ears or Ears(),
         )
         try:
             watching.go_on()
-        except Stopped:
+        except KeyboardInterrupt as stop:
+            with contextlib.suppress(StoreError):
+                watching.hand_back()
+            if not isinstance(stop, Stopped):
+                raise
             log("stopped; the same command goes on from here")
         finally:
-            watching.close()
+            with contextlib.suppress(StoreError):
+                watching.close()
+            if left := store.close():
+                log(f"not uploaded: {left}")
     return watching.rows
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A checkpoint as the last scan has found it."""
-
-    checkpoint: Checkpoint
-    look: Look
-    left: float
-    """Seconds until its files have been quiet for long enough."""
-    share: Share | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something is left that can be done."""
-        return self.share is not None and not self.share.is_done
 
 
 class _Watch:
@@ -154,6 +119,8 @@ class _Watch:
         status: Path,
         log: Callable[[str], None],
         stop: Callable[[], bool],
+        memory: Probe,
+        ears: Ears,
     ) -> None:
         self.root = root
         self.measuring = measuring
@@ -163,41 +130,101 @@ class _Watch:
         self.status = status
         self.log = log
         self.stop = stop
+        self.memory = memory
         self.rows: list[Row] = []
-        self._events = Events(measuring.results / "watch")
-        self._quiet = Quiet(policy.quiet)
-        self._said: dict[str, tuple[State, str | None]] = {}
-        self._resting: dict[str, float] = {}
-        self._unreadable = ""
-        self._tasks: list[PlannedTask] = plan_tasks(
-            measuring.tasks,
-            limit=measuring.settings.limit,
-            mirrors=measuring.mirrors,
-            folders=measuring.task_folders,
-        )
-        self._judges: dict[str, PlannedJudge] = plan_judges(
-            [one.task for one in self._tasks], measuring.judging, mirror_places(measuring.mirrors)
-        )
+        self._news = News(store, name, log)
+        self._spending = Spending(store, measuring.judging)
+        self._states = States(policy, store, name, self._spending)
+        self._turns = Turns(policy, store, self._news, self._spending)
+        self._sight = Sight(root, measuring, policy, store=store, news=self._news, log=log)
+        own = (store.folder, status, *filter(None, [ears.metrics]))
+        self._waking = Waking(root, own, log)
+        self._telling = Telling(ears, store.folder / "watch", name, log)
+        self._all_quiet: float | None = None
+        self._in_trouble = False
+        self._room_lacks: str | None = None
+        self._room_unknown = False
 
     def go_on(self) -> None:
-        """Until it is stopped, or with `once` until nothing is left to do."""
-        all_quiet: float | None = None
+        """Until it is stopped, or with `once` until nothing is left to do.
+
+        Results that cannot be written are waited for: a full disk is made room on.
+        """
         self.log(f"watching {self.root} every {self.policy.interval:g} s as {self.name}")
+        with self._waking, self._telling:
+            self._go_on()
+
+    def _go_on(self) -> None:
         while True:
             self._check()
-            begun = time.monotonic()
-            seen = self._look()
-            if all_quiet is None:  # what was there at first is, then
-                all_quiet = time.monotonic() + self.policy.quiet
-            turn = self._whose_turn(seen)
-            if turn is not None:
-                self._give_turn(turn)
-                continue
-            waiting = [one.left for one in seen.values() if one.left]
-            if self.policy.once and (begun >= all_quiet or not waiting):
+            try:
+                seconds = self._step()
+            except StoreError as error:
+                if self.policy.once:
+                    raise
+                if not self._in_trouble:
+                    self.log(f"waits until it can go on: {error}")
+                self._in_trouble = True
+                seconds = self.policy.interval
+            else:
+                if self._in_trouble:
+                    self.log("goes on")
+                self._in_trouble = False
+            if seconds is None:
                 return
-            waiting += [t for path, one in seen.items() if one.is_open and (t := self._rest(path))]
-            self._sleep(min([self.policy.interval, *waiting]))
+            self._waking.sleep(seconds, self._check)
+
+    def _step(self) -> float | None:
+        """A look, and a turn where one is due: seconds until the next look; None at the end."""
+        begun = time.monotonic()
+        seen = self._look()
+        if self._all_quiet is None:  # what was there at first is, then
+            self._all_quiet = time.monotonic() + self.policy.quiet
+        turn = self._turns.next(self.rows, seen)
+        if turn is not None and self._lacks_room():
+            return self.policy.interval
+        if turn is not None:
+            self._give_turn(turn, seen)
+            return 0.0
+        waiting = [one.left for one in seen.values() if one.left]
+        if self.policy.once and (begun >= self._all_quiet or not waiting):
+            if any(row.n_measured for row in self.rows):
+                self._telling.check()
+            return None
+        resting = (self._turns.left(path) for path, one in seen.items() if one.is_open)
+        return min([self.policy.interval, *waiting, *filter(None, resting)])
+
+    def _lacks_room(self) -> bool:
+        """Whether memory is waited for; every checkpoint that is ready says so."""
+        if self.policy.room is None:
+            return False
+        found = self.memory()
+        why = lacking(self.policy.room, found) if found else None
+        if found is None and not self._room_unknown:
+            self.log("nothing tells how much memory is free here: it is not waited for")
+        self._room_unknown = found is None
+        if why and not self._room_lacks:
+            self.log(why)
+        self._room_lacks = why
+        if why is not None:
+            self.rows = self._waiting(self.rows)
+            write_status(self.status, self.rows, now())
+        return why is not None
+
+    def _waiting(self, rows: Sequence[Row]) -> list[Row]:
+        return [
+            dataclasses.replace(row, reason=self._room_lacks)
+            if self._room_lacks and row.state == "ready"
+            else row
+            for row in rows
+        ]
+
+    def hand_back(self) -> None:
+        """Says that what this watcher was at is not at anybody's hands, and failed nobody."""
+        for row in self.rows:
+            last = self._news.last(row.path)
+            if row.watcher == self.name and last:
+                self._news.say(dataclasses.replace(row, state="ready", watcher=None), last.stamp)
 
     def close(self) -> None:
         """Leaves a status in which this watcher measures nothing."""
@@ -213,238 +240,103 @@ class _Watch:
         if self.stop():
             raise Stopped
 
-    def _sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._check()
-            time.sleep(min(0.5, left))
-
-    def _look(self) -> dict[str, _Seen]:
+    def _look(self) -> dict[str, Seen]:
         """Scans, derives each state, writes down which have changed."""
-        self._events.refresh()
-        found = self._scan()
-        if found is None:  # the file system may come back: nothing is gone for that
+        self._waking.looking()
+        self.store.refresh()
+        self._news.refresh()
+        seen = self._sight.look()
+        if seen is None:  # the file system may come back: nothing is gone for that
             return {}
-        seen: dict[str, _Seen] = {}
-        for one in found:
-            looked = look(one.path)
-            if looked is None:
-                continue
-            last = self._events.last.get(str(one.path))
-            if last and last.stamp == looked.stamp and last.state in SETTLED:
-                self._quiet.trust(one.path, looked.stamp)
-            left = self._quiet.left(one.path, looked.stamp) if one.state == "ready" else 0.0
-            seen[str(one.path)] = _Seen(one, looked, left)
-        shares = self._shares(seen)
-        seen = {
-            path: dataclasses.replace(one, share=shares.get(path)) for path, one in seen.items()
-        }
         rows = [self._row(one) for one in seen.values()]
-        rows += [self._gone(last) for last in self._vanished(seen)]
+        rows += [self._gone(last) for last in self._news.vanished(seen, self.root)]
         for row in rows:
             here = seen.get(row.path)
-            if here and here.share and here.share.is_done and not self._is_known(row):
-                # Done without a turn of its own: another checkpoint has the same bytes.
-                keep_plan(here.share, self.store)
-            self._say(row, here.look.stamp if here else "")
-        self.rows = [
-            dataclasses.replace(row, since=self._events.last[row.path].when) for row in rows
-        ]
+            if here and here.share and here.share.is_done and not self._news.is_known(row):
+                # Done without a turn of its own: another checkpoint has the same bytes. Tables show
+                # what plans name.
+                write_plan(self.store, here.share.planned)
+            self._news.say(row, here.look.stamp if here else "")
+            if here and here.share and row.ended >= TRIES:
+                self._fail_all(here.share, str(row.reason))
+        rows = [dataclasses.replace(row, since=self._since(row.path)) for row in rows]
+        self.rows = self._telling.of(self._waiting(rows), self._waking.seconds)
         write_status(self.status, self.rows, now())
+        self._waking.looked()
         return seen
 
-    def _scan(self) -> list[Checkpoint] | None:
-        settings = self.measuring.settings
-        try:
-            found = find_checkpoints(
-                self.root,
-                allow_pickle=settings.allow_pickle,
-                allow_remote_code=settings.trust_remote_code,
-            )
-        except (CheckpointError, OSError) as error:
-            if str(error) != self._unreadable:
-                self.log(f"{self.root}: cannot be scanned now: {error}")
-            self._unreadable = str(error)
-            return None
-        self._unreadable = ""
-        return found
+    def _fail_all(self, share: Share, reason: str) -> None:
+        """Of a checkpoint that processes die of, its cells cannot say so themselves."""
+        for planned in share.todo:
+            if self.store.failure(planned.cell) is None:
+                with self.store.claim(planned.cell) as cell:
+                    if cell:
+                        cell.fail(reason)
 
-    def _shares(self, seen: Mapping[str, _Seen]) -> dict[str, Share]:
-        may_be_touched = [
-            one.checkpoint
-            for one in seen.values()
-            if one.checkpoint.state == "ready" and not one.left and not self._skips(one.checkpoint)
-        ]
-        return plan_shares(
-            may_be_touched,
-            self._tasks,
-            self._judges,
-            settings=self.measuring.settings,
-            judging=self.measuring.judging,
-            store=self.store,
-        )
+    def _since(self, path: str) -> str | None:
+        last = self._news.last(path)
+        return last.when if last else None
 
-    def _skips(self, one: Checkpoint) -> bool:
-        every = self.policy.every
-        inside = one.path.name.startswith("checkpoint-")
-        return bool(every and inside and one.step is not None and one.step % every)
-
-    def _row(self, one: _Seen) -> Row:
-        """A checkpoint's state, from what the store has and from what is seen of its files."""
-        checkpoint, last = one.checkpoint, self._events.last.get(str(one.checkpoint.path))
-        row = Row(
-            checkpoint.name,
-            str(checkpoint.path),
-            "seen",
-            method=checkpoint.method,
-            step=checkpoint.step,
-        )
-        if checkpoint.state == "incomplete":
-            return dataclasses.replace(row, state="incomplete", reason=checkpoint.reason)
-        if checkpoint.state == "refused":
-            return dataclasses.replace(row, state="failed", reason=checkpoint.reason)
-        if self._skips(checkpoint):
-            reason = f"step {checkpoint.step} is no multiple of {self.policy.every}"
-            return dataclasses.replace(row, state="skipped", reason=reason)
-        share = one.share
-        if share is None:
-            return row
-        row = dataclasses.replace(
-            row,
-            cells=share.cells,
-            comparisons=share.verdicts,
-            n_measured=len(share.cells) - len(share.todo) - len(share.to_work_out),
-            n_judged=len(share.verdicts) - len(share.to_judge),
-        )
-        if share.is_done:
-            state: State = "judged" if share.verdicts and not share.missing else "measured"
-            return dataclasses.replace(row, state=state, reason=share.missing)
-        if last and last.stamp == one.look.stamp:
-            if last.state == "running" and self._measures(last.watcher):
-                return dataclasses.replace(row, state="running", watcher=last.watcher)
-            row = dataclasses.replace(row, tries=last.tries)
-            if last.state == "failed":
-                return dataclasses.replace(row, state="failed", reason=last.reason)
-        return dataclasses.replace(row, state="measured" if share.is_measured else "ready")
-
-    def _measures(self, watcher: str) -> bool:
-        """Whether another one lives: what this one began is over when it looks again."""
-        return watcher != self.name and is_alive(self.measuring.results / "watch", watcher)
-
-    def _is_known(self, row: Row) -> bool:
-        last = self._events.last.get(row.path)
-        return last is not None and last.state == row.state and last.cells == row.cells
-
-    def _vanished(self, seen: Mapping[str, _Seen]) -> list[Event]:
-        known = self._events.last.items()
-        return [
-            last
-            for path, last in known
-            if path not in seen and Path(path).is_relative_to(self.root)
-        ]
+    def _row(self, one: Seen) -> Row:
+        last = self._news.last(str(one.checkpoint.path))
+        return self._states.of(one, last)
 
     def _gone(self, last: Event) -> Row:
-        """Of what was measured before it went the numbers stay."""
-        self._quiet.forget(Path(last.path))
-        row = Row(last.name, last.path, "pruned", reason="deleted before it was measured")
-        if last.cells and all(map(self.store.is_sealed, last.cells)):
-            n = len(last.cells)
-            return dataclasses.replace(
-                row, state=last.state, reason="deleted since", cells=last.cells, n_measured=n
-            )
-        return row
+        self._sight.forget(Path(last.path))
+        return self._states.of_gone(last)
 
-    def _say(self, row: Row, stamp: str) -> None:
-        """Writes a change down, and tells of it."""
-        last = self._events.last.get(row.path)
-        done = row.state in ("measured", "judged")
-        event = Event(
-            when=now(),
-            watcher=row.watcher or self.name,
-            path=row.path,
-            name=row.name,
-            state=row.state,
-            reason=row.reason,
-            stamp=stamp,
-            tries=row.tries,
-            cells=row.cells if done else (),
-        )
-        if not last or dataclasses.replace(last, when=event.when, watcher=event.watcher) != event:
-            self._events.append(event)
-        if self._said.get(row.path) != (row.state, row.reason):
-            self._said[row.path] = row.state, row.reason
-            self.log(f"{row.name}: {row.state}" + (f": {row.reason}" if row.reason else ""))
-
-    def _whose_turn(self, seen: Mapping[str, _Seen]) -> _Seen | None:
-        """The next by the policy; what another watcher has begun comes last."""
-        due = [
-            (row.state == "running", one)
-            for row in self.rows
-            if (one := seen.get(row.path)) and self._is_due(row, one)
-        ]
-        if not due:
-            return None
-        newest_first = -1 if self.policy.order == "newest" else 1
-        return min(due, key=lambda pair: (pair[0], newest_first * pair[1].look.newest))[1]
-
-    def _is_due(self, row: Row, one: _Seen) -> bool:
-        if not one.is_open or self._rest(row.path):
-            return False
-        if row.state == "failed":
-            last = self._events.last[row.path]
-            if row.tries >= TRIES or self._pause_of(last):
-                return False
-        return one.share is not None and can_go_on(one.share, self.store)
-
-    def _rest(self, path: str) -> float:
-        """Seconds until a checkpoint is taken up again that could not be finished."""
-        return max(0.0, self._resting.get(path, 0.0) - time.monotonic())
-
-    def _pause_of(self, last: Event) -> float:
-        """Seconds until a failed checkpoint is tried again; none where the clock was set back."""
-        pause = self.policy.pause * 4 ** (last.tries - 1)
-        try:
-            failed = datetime.datetime.fromisoformat(last.when).timestamp()
-        except ValueError:
-            return 0.0
-        passed = time.time() - failed
-        return max(0.0, pause - passed) if passed >= 0 else 0.0
-
-    def _give_turn(self, one: _Seen) -> None:
+    def _give_turn(self, one: Seen, seen: Mapping[str, Seen]) -> None:
         """Measures a checkpoint, and says at once what came of it: it may be deleted any time."""
         share, path = one.share, str(one.checkpoint.path)
         assert share is not None
-        self._begin(path, one)
+        self._begin(path, one, share)
         started = time.monotonic()
-        reason = carry_out(
-            share,
-            settings=self.measuring.settings,
-            judging=self.measuring.judging,
-            store=self.store,
-            listener=self._listener(),
-        )
+        try:
+            failed = carry_out(
+                share,
+                settings=self.measuring.settings,
+                spending=self._spending,
+                store=self.store,
+                listener=self._listener(),
+            )
+        finally:
+            self._turns.rest(path)
+            self._forgive(share, seen)
         self.log(f"{one.checkpoint.name}: its turn took {time.monotonic() - started:.1f} s")
-        # What others have claimed is theirs; looking again at once would find the same.
-        self._resting[path] = time.monotonic() + min(self.policy.interval, 5.0)
-        looked = look(one.checkpoint.path)
-        if reason and (looked is None or looked.stamp != one.look.stamp):
+        own = (failed[name] for name in (*share.cells, *share.verdicts) if name in failed)
+        reason = next(own, None)
+        if reason and has_changed(one.checkpoint.path, one.look):
             self.log(f"{one.checkpoint.name}: changed or deleted while it was measured: {reason}")
             return
         row = self._row(dataclasses.replace(one, share=share_of(share.planned, self.store)))
         if reason:
             row = dataclasses.replace(row, state="failed", reason=reason, tries=row.tries + 1)
-        self._say(row, one.look.stamp)
+        self._news.say(row, one.look.stamp)
+        self._put(row)
 
-    def _begin(self, path: str, one: _Seen) -> None:
-        self.rows = [
-            dataclasses.replace(row, state="running", reason=None, watcher=self.name)
-            if row.path == path
-            else row
-            for row in self.rows
-        ]
+    def _put(self, row: Row) -> None:
+        self.rows = [row if other.path == row.path else other for other in self.rows]
+
+    def _begin(self, path: str, one: Seen, share: Share) -> None:
         (row,) = (row for row in self.rows if row.path == path)
-        self._say(row, one.look.stamp)
+        row = dataclasses.replace(row, state="running", reason=None, watcher=self.name)
+        self._put(row)
+        beside = tuple(cell for cell in places(share) if cell not in share.cells)
+        plan = write_plan(self.store, share.planned)  # tables show what plans name
+        turn = Turn(plan, beside, progress(share, self.store))
+        self._news.say(row, one.look.stamp, turn=turn)
         write_status(self.status, self.rows, now())
+
+    def _forgive(self, share: Share, seen: Mapping[str, Seen]) -> None:
+        """Forgets failures of what has gone or changed in a turn: the files were no longer there.
+
+        Where the process ends before it comes to that, whoever looks next does it.
+        """
+        for cell, path in places(share).items():
+            before = seen.get(str(path))
+            changed = has_changed(path, before.look) if before else not path.is_dir()
+            if changed and not self.store.is_sealed(cell):
+                self.store.forget_failure(cell)
 
     def _listener(self) -> Listener:
         def on_cell_end(planned: PlannedCell, reason: str | None) -> None:

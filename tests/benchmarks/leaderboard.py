@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import bootstrap
 
+from prefbench.files import write_json, write_table
 from prefbench.report.collect import gather
-from prefbench.store import Store, _write_json, _write_table
+from prefbench.store import Store
 from prefbench.tasks import load_tasks, tasks_folder
 
 N_ITEMS = {
@@ -85,7 +86,7 @@ def make_up(folder: Path, n_checkpoints: int) -> None:
                 }
             )
             place = folder / "cells" / cell
-            _write_table(place / "records.parquet", table)
+            write_table(place / "records.parquet", table)
             identity = {
                 "checkpoint": name, "task": "t", "data": "d", "shots": None, "limit": None,
                 "fewshot": None, "chat": False, "dtype": "float32", "engine": "hf",
@@ -97,7 +98,7 @@ def make_up(folder: Path, n_checkpoints: int) -> None:
                 "engine": {"kind": "hf"}, "task": {"config": {}},
                 "higher_is_better": {"acc": True, "exact_match": True},
             }  # fmt: skip
-            _write_json(place / "manifest.json", manifest)
+            write_json(place / "manifest.json", manifest)
             shown = list(task.recipe.metrics)
             cells.append(
                 {"cell": cell, "checkpoint": name, "task": task.name, "shown": shown,

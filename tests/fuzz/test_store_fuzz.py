@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from prefbench.errors import StoreError
 from prefbench.records import Answer, Record
-from prefbench.store import Batch, Cell, Store
+from prefbench.rows import Batch
+from prefbench.store import Cell, Store
 from tests.fuzz.conftest import examples
 
 HEADER = {"batch_size": 2, "plan": "é\u2028"}

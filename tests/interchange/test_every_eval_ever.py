@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from prefbench.files import write_json
 from prefbench.interchange.every_eval_ever import bounds_of
 from prefbench.metrics import COMPARISON_METRICS, PAIR_METRICS
 from prefbench.report.collect import collect
 from prefbench.report.exports import export
-from prefbench.store import Store, _write_json
+from prefbench.store import Store
 
 REQUIRED = {
     "schema_version", "evaluation_id", "retrieved_timestamp", "source_metadata", "model_info",
@@ -192,7 +193,7 @@ def test_an_llm_judge_is_told_with_its_prompt(measured: Path, tmp_path: Path) ->
         if "judging" in manifest:
             judge = manifest["judging"]["judge"]
             manifest["judging"]["judge"] = {**judge, "recipe": {**judge["recipe"], **recipe}}
-            _write_json(path, manifest)
+            write_json(path, manifest)
     for path in export("every-eval-ever", measured, tmp_path, tasks=["demo_winrate"]):
         record = json.loads(path.read_text())
         check(record)
@@ -206,7 +207,7 @@ def test_a_set_of_the_hub_is_named(measured: Path, tmp_path: Path) -> None:
     for path in (measured / "cells").glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
         manifest["data"]["revision"] = "abc"
-        _write_json(path, manifest)
+        write_json(path, manifest)
     for path in export("every-eval-ever", measured, tmp_path, tasks=["demo_facts"]):
         (record,) = [json.loads(path.read_text())]
         check(record)
@@ -225,7 +226,7 @@ def test_every_known_metric_lies_in_its_bounds() -> None:
 def test_hostile_names_stay_in_the_folder(measured: Path, tmp_path: Path) -> None:
     (plan,) = Store(measured, create=False).plans()
     renamed = json.dumps(plan).replace('"dpo"', '"../../\\u001b[31mx"').replace('"sft"', '"data"')
-    _write_json(measured / "plans" / f"{plan['id']}.json", json.loads(renamed))
+    write_json(measured / "plans" / f"{plan['id']}.json", json.loads(renamed))
     for path in export("every-eval-ever", measured, tmp_path / "out", tasks=["demo_facts"]):
         inside = path.resolve().relative_to((tmp_path / "out").resolve())
         assert len(inside.parts) == 5

@@ -12,9 +12,10 @@ import yaml
 from huggingface_hub import ModelCard, eval_result_entries_to_yaml, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+from prefbench.files import write_json
 from prefbench.report.collect import collect
 from prefbench.report.exports import export
-from prefbench.store import Store, _write_json
+from prefbench.store import Store
 
 REVISION = "e53f048856ff4f594e959d75785d2c2d37b678ee"
 
@@ -30,7 +31,7 @@ def on_hub(measured: Path) -> Path:
         if manifest["task"]["name"] == "demo_sums":
             manifest["task"]["config"]["dataset_path"] = "openai/gsm8k"
             manifest["task"]["config"]["dataset_name"] = "main"
-        _write_json(path, manifest)
+        write_json(path, manifest)
     return measured
 
 
@@ -75,7 +76,7 @@ def test_a_part_of_a_benchmark_is_none(on_hub: Path, tmp_path: Path) -> None:
     for path in (on_hub / "cells").glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
         manifest["identity"]["limit"] = 8
-        _write_json(path, manifest)
+        write_json(path, manifest)
     told: list[str] = []
     assert export("hf-eval-results", on_hub, tmp_path, notice=told.append) == []
     assert sum("not all items were measured" in sentence for sentence in told) == 2
@@ -130,7 +131,7 @@ def test_hostile_names_stay_texts_and_in_the_folder(measured: Path, tmp_path: Pa
     evil = "../../x\x1b[31m\n---\nlicense: mit\n- &a !!python/object:os.system {{0}}"
     (plan,) = Store(measured, create=False).plans()
     renamed = json.dumps(plan).replace('"dpo"', json.dumps(evil))
-    _write_json(measured / "plans" / f"{plan['id']}.json", json.loads(renamed))
+    write_json(measured / "plans" / f"{plan['id']}.json", json.loads(renamed))
     paths = export("model-index", measured, tmp_path / "out")
     names = set()
     for path in paths:

@@ -20,10 +20,11 @@ from lm_eval.utils import (
 )
 
 from prefbench.errors import InputError
+from prefbench.files import write_json, write_table
 from prefbench.interchange.exported import file_name, file_names
 from prefbench.report.collect import collect
 from prefbench.report.exports import export
-from prefbench.store import Store, _write_json, _write_table
+from prefbench.store import Store
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
@@ -145,7 +146,7 @@ def test_a_metric_that_an_item_lacks_is_not_promised(measured: Path, tmp_path: P
             values = [None, *table["preferred"].to_pylist()[1:]]
             place = table.column_names.index("preferred")
             changed = table.set_column(place, "preferred", pa.array(values, pa.float64()))
-            _write_table(measured / "cells" / cell["cell"] / "records.parquet", changed)
+            write_table(measured / "cells" / cell["cell"] / "records.parquet", changed)
     export("lm-eval", measured, tmp_path / "out", tasks=["demo_dialogues"])
     whole, samples = read(tmp_path / "out" / "dpo")
     listed = {entry["metric"] for entry in whole["configs"]["demo_dialogues"]["metric_list"]}
@@ -209,7 +210,7 @@ def test_a_hostile_checkpoint_stays_in_the_folder(measured: Path, tmp_path: Path
     store = Store(measured, create=False)
     (plan,) = store.plans()
     renamed = json.loads(json.dumps(plan).replace('"dpo"', '"../../x\\u001b[31m"'))
-    _write_json(measured / "plans" / f"{plan['id']}.json", renamed)
+    write_json(measured / "plans" / f"{plan['id']}.json", renamed)
     for path in export("lm-eval", measured, tmp_path / "out"):
         assert path.resolve().is_relative_to((tmp_path / "out").resolve())
         assert "\x1b" not in path.name

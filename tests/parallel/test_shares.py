@@ -104,6 +104,15 @@ def test_more_workers_than_groups_share_units() -> None:
     assert [len(own) for own in given.values()] == [2, 2, 2]
 
 
+def test_a_worker_that_comes_later_takes_over_from_the_others() -> None:
+    shares = Shares([*group("a", 3), *group("b", 3)], 1)
+    assert names([unit for unit in [shares.take(0)] if unit]) == ["a0"]
+    shares.add_worker()
+    assert shares.n_workers == 2
+    assert names([unit for _ in range(4) if (unit := shares.take(1))]) == ["b0", "b1", "b2", "a2"]
+    assert names([unit for unit in [shares.take(0)] if unit]) == ["a1"]
+
+
 def test_what_is_put_back_comes_last_and_any_worker_may_take_it() -> None:
     shares = Shares(group("a", 3), 2)
     first = shares.take(0)

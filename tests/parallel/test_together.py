@@ -17,12 +17,12 @@ import psutil
 import pytest
 import torch
 
-import prefbench.parallel.together
-import prefbench.parallel.worker
+import prefbench.parallel.local
 from prefbench.cells import Settings, find, plan_cells, plan_tasks
 from prefbench.errors import InputError, StoreError
 from prefbench.listener import Listener
-from prefbench.parallel.worker import Job, Worker
+from prefbench.parallel.job import Job
+from prefbench.parallel.local import LocalWorker
 from prefbench.report.collect import collect
 from prefbench.report.tables import render
 from prefbench.runner import Outcome, run
@@ -86,7 +86,7 @@ def alone(
 def workers_of(pid: int) -> list[psutil.Process]:
     """The workers of a run in a process, which may have other children."""
     children = psutil.Process(pid).children()
-    return [one for one in children if prefbench.parallel.worker.PROGRAM in one.cmdline()]
+    return [one for one in children if prefbench.parallel.local.PROGRAM in one.cmdline()]
 
 
 class Heard:
@@ -132,17 +132,18 @@ def test_a_worker_that_is_killed_changes_nothing_and_a_failure_is_told_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workers: dict[int, Worker] = {}
+    workers: dict[int, LocalWorker] = {}
 
-    def started(number: int, *args: Any) -> Worker:
-        return workers.setdefault(number, Worker(number, *args))
+    def started(number: int, *args: Any, **more: Any) -> LocalWorker:
+        workers[number] = LocalWorker(number, *args, **more)
+        return workers[number]
 
     def kill(engine: int, what: str, done: int, total: int) -> None:
         if 0 < done < total:
             heard.on_step = lambda *step: None
             os.kill(workers[engine].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(prefbench.parallel.together, "Worker", started)
+    monkeypatch.setattr(prefbench.parallel.local, "LocalWorker", started)
     heard = Heard()
     heard.on_step = kill
     outcome = measure(runs, tmp_path / "results", small_zoo, TWO, listener=heard.listener)
@@ -207,7 +208,7 @@ def test_where_no_worker_stays_alive_every_cell_says_why(
     runs: Path, small_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = "import sys; print('no room', file=sys.stderr); sys.exit(3)"
-    monkeypatch.setattr(prefbench.parallel.worker, "PROGRAM", program)
+    monkeypatch.setattr(prefbench.parallel.local, "PROGRAM", program)
     outcome = measure(runs / "sft", tmp_path / "results", small_zoo, TWO)
     assert outcome.measured == ()
     assert len(outcome.failed) == 2
@@ -222,7 +223,7 @@ def test_a_worker_that_cannot_write_ends_the_run(
         "import json; print(json.dumps({'event': 'error', 'kind': 'StoreError', 'text': 'full'}));"
         "input()"
     )
-    monkeypatch.setattr(prefbench.parallel.worker, "PROGRAM", program)
+    monkeypatch.setattr(prefbench.parallel.local, "PROGRAM", program)
     with pytest.raises(StoreError, match="full"):
         measure(runs / "sft", tmp_path / "results", small_zoo, TWO)
     assert workers_of(os.getpid()) == []

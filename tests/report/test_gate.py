@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from prefbench.files import write_json, write_table
 from prefbench.gate.checks import Check
 from prefbench.gate.gating import Gate, Verdict
 from prefbench.gate.policies import Amount
@@ -21,7 +22,7 @@ from prefbench.metrics import metric_named
 from prefbench.report.gate import EXAMPLES, GateCommand, gate
 from prefbench.report.gate_ci import as_github, as_junit, without_commands
 from prefbench.report.gate_text import as_json, as_markdown, as_text, moved, sentence_of
-from prefbench.store import Store, _write_json, _write_table
+from prefbench.store import Store
 
 HOSTILE = (
     "::error::x,y:%\r\n::set-env name=A::b ##[add-mask]z \x1b[31m\u202e<b>&]]>\ud800\uffff\x00|"
@@ -64,8 +65,8 @@ def make_store(folder: Path, n_right: dict[str, int], **identity: Any) -> Path:
             "n_missing": 0, "n_cut": 0, "n_unfinished": 0, "items": "i", "task": {"config": {}},
             "engine": {"kind": "hf"}, "higher_is_better": {"acc": True},
         }  # fmt: skip
-        _write_table(folder / "cells" / f"c{place}" / "records.parquet", table)
-        _write_json(folder / "cells" / f"c{place}" / "manifest.json", manifest)
+        write_table(folder / "cells" / f"c{place}" / "records.parquet", table)
+        write_json(folder / "cells" / f"c{place}" / "manifest.json", manifest)
         cells.append(
             {"cell": f"c{place}", "checkpoint": safe, "task": "quiz", "shown": ["acc"],
              "missing": None, "identity": facts}
@@ -146,7 +147,7 @@ def test_errors_are_exit_code_3(
 def test_a_crash_is_no_regression(results: Path, policy: Path) -> None:
     """The interpreter's own exit code is 1."""
     for file in results.glob("cells/*/records.parquet"):
-        _write_table(file, pa.table({"unknown": [1]}))
+        write_table(file, pa.table({"unknown": [1]}))
     found = call("-p", policy, results)
     assert found.exit_code == 3
     assert "KeyError" in found.stderr

@@ -118,3 +118,17 @@ def test_nothing_is_written_beside_a_refusal(here: Path) -> None:
             or AssertionError
         )
     assert not (here / "jobs").exists()
+
+
+def test_results_on_an_object_store_are_named_by_their_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFBENCH_CACHE", str(tmp_path / "cache"))
+    told = ["runs", "--results", "s3://bucket/prefix"]
+    said = CliRunner().invoke(app, [*told, "--cron"])
+    assert said.exit_code == 0, said.output
+    assert "--results=s3://bucket/prefix" in said.stdout
+    assert f"PREFBENCH_CACHE={tmp_path}/cache" in said.stdout
+    said = CliRunner().invoke(app, [*told, "--github"])
+    assert isinstance(said.exception, InputError)
+    assert "s3://bucket/prefix" in str(said.exception)

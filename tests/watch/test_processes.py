@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from prefbench.report.collect import collect
+from prefbench.report.collect import collect, gather
 from prefbench.report.tables import render
 from prefbench.runner import run
+from prefbench.watch.states import TRIES
 from prefbench.watch.status import read_status
+from tests.watch.doomed import make_deadly
 from tests.watch.training import KEPT, N_STEPS
 from tests.watch.watchers import SETTINGS, TASKS
 
@@ -53,7 +55,7 @@ def test_a_watch_killed_beside_training_ends_with_the_table_of_one_run(
         time.sleep(0.05)
     source = small_zoo / "checkpoints" / "dpo"
     training = python("tests.watch.training", source, runs / "dpo", 1.0)
-    said, _ = watching.communicate(timeout=120)
+    said, _ = watching.communicate(timeout=600)
     training.communicate()
     assert training.returncode == 0
     assert watching.returncode == 0, said
@@ -93,7 +95,7 @@ def test_two_watchers_measure_no_cell_twice(runs: Path, small_zoo: Path, tmp_pat
     (runs / "trained").touch()
     results = tmp_path / "results"
     watching = python("tests.watch.watchers", runs, small_zoo / "data", results, 2, 0)
-    said, _ = watching.communicate(timeout=120)
+    said, _ = watching.communicate(timeout=600)
     assert watching.returncode == 0, said
     measured = re.findall(r"^(\d+) (\S+ × \S+): measured$", said, flags=re.MULTILINE)
     assert len({process for process, _ in measured}) == 2  # both had their part
@@ -102,6 +104,39 @@ def test_two_watchers_measure_no_cell_twice(runs: Path, small_zoo: Path, tmp_pat
     assert Counter(title for _, title in measured).most_common(1)[0][1] == 1
     assert len(measured) == n_cells
     assert {row.state for row in read_status(results).rows} == {"judged"}
+
+
+def test_what_kills_its_process_is_given_up_and_the_others_are_measured_meanwhile(
+    runs: Path, small_zoo: Path, tmp_path: Path
+) -> None:
+    make_deadly(small_zoo / "checkpoints" / "dpo", runs / "dpo")
+    (runs / "trained").touch()
+    results = tmp_path / "results"
+    watching = python("tests.watch.doomed", runs, small_zoo / "data", results)
+    said, _ = watching.communicate(timeout=600)
+    assert re.findall(r"^ended (\S+)$", said, flags=re.MULTILINE) == ["-9"] * TRIES + ["0"], said
+    rows = {row.name: row for row in read_status(results).rows}
+    assert (rows["sft"].state, rows["dpo"].state) == ("judged", "failed")
+    assert rows["dpo"].reason == "5 processes that measured it ended before it was done"
+    turns = re.findall(r"^\d+ (\S+): running$", said, flags=re.MULTILINE)
+    assert turns == ["dpo", "sft"] + ["dpo"] * (TRIES - 1)
+    assert rows["dpo"].reason in gather(results).reasons.values()  # the table tells it, too
+
+
+def test_a_full_disk_is_waited_for(runs: Path, small_zoo: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.watch.cramped", runs, small_zoo / "data"]
+    found = subprocess.run(
+        ["unshare", "-rm", *command, tmp_path / "results"],
+        capture_output=True,
+        text=True,
+        cwd=TOP,
+        timeout=600,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.count("waits until it can go on: ") == 1
+    assert "No space left on device" in found.stdout
+    assert "\ngoes on\n" in found.stdout
+    assert found.stdout.endswith("['measured'] 0\n")
 
 
 def test_sigterm_stops_after_the_batch_in_flight(
@@ -113,7 +148,7 @@ def test_sigterm_stops_after_the_batch_in_flight(
         "--engine", "hf", "--batch-size", 1, "--quiet", 0.1, "--interval", 0.2,
     )  # fmt: skip
     watching = python("prefbench", "watch", *command)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         journals = list(results.rglob("journal.jsonl"))
         if journals and len(journals[0].read_bytes().splitlines()) > 3:
@@ -123,7 +158,7 @@ def test_sigterm_stops_after_the_batch_in_flight(
     assert len(status.watchers) == 1
     assert {row.state for row in status.rows} == {"running"}
     watching.send_signal(signal.SIGTERM)
-    said, _ = watching.communicate(timeout=20)
+    said, _ = watching.communicate(timeout=300)
     assert watching.returncode == 0
     assert "stopped; the same command goes on from here" in said
     assert not list(results.rglob("failure.json"))

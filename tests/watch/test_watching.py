@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from prefbench.cells import Settings
 from prefbench.errors import InputError
+from prefbench.report.collect import gather
 from prefbench.report.watch import as_text
+from prefbench.requests import Request, model_files, write_request
 from prefbench.watch.events import Event, Events, Watcher, is_alive
 from prefbench.watch.looks import Quiet, look
+from prefbench.watch.memory import GIB, Memory, Probe, lacking, probe_of, read_room
+from prefbench.watch.policy import Measuring, Policy
+from prefbench.watch.states import TRIES
 from prefbench.watch.status import read_status
-from prefbench.watch.watching import TRIES, Measuring, Policy, watch
+from prefbench.watch.waking import Waking
+from prefbench.watch.watching import watch
 
 AT_ONCE = {"interval": 0.05, "quiet": 0.0, "once": True}
 
@@ -25,7 +34,14 @@ def runs(small_zoo: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def measure(runs: Path, small_zoo: Path, **policy: Any) -> tuple[dict[str, Any], list[str]]:
+def measure(
+    runs: Path,
+    small_zoo: Path,
+    log: Callable[[str], None] | None = None,
+    memory: Probe | None = None,
+    stop_at: str = "",
+    **policy: Any,
+) -> tuple[dict[str, Any], list[str]]:
     lines: list[str] = []
     rows = watch(
         runs,
@@ -36,7 +52,9 @@ def measure(runs: Path, small_zoo: Path, **policy: Any) -> tuple[dict[str, Any],
             mirrors=[small_zoo / "data"],
         ),
         Policy(**{**AT_ONCE, **policy}),
-        log=lines.append,
+        log=log or lines.append,
+        memory=memory,
+        stop=lambda: bool(stop_at) and stop_at in lines,
     )
     return {row.name: row for row in rows}, lines
 
@@ -133,6 +151,129 @@ def test_what_fails_is_tried_a_few_times_and_again_when_it_changes(
     assert rows["dpo/checkpoint-1"].state == "measured"
 
 
+def test_no_turn_begins_while_memory_lacks(runs: Path, small_zoo: Path) -> None:
+    free = runs.parent / "free"
+    free.write_text(str(3 * GIB))
+    lines: list[str] = []
+
+    def probe() -> Memory:
+        if any("waits for" in line for line in lines):
+            (row, *_) = [r for r in read_status(runs.parent / "results").rows if r.name == "sft"]
+            if row.reason:
+                waiting.append((row.state, row.reason))
+                free.write_text(str(30 * GIB))
+        return Memory("cuda:0", int(free.read_text()), 80 * GIB)
+
+    waiting: list[tuple[str, str]] = []
+    rows, _ = measure(runs, small_zoo, lines.append, probe, room=read_room("20GiB"))
+    why = "waits for 20 GiB free on cuda:0, 3.0 GiB now"
+    assert waiting[0] == ("ready", why)
+    assert lines.count(why) == 1
+    assert {row.state for row in rows.values()} == {"measured"}
+    assert {row.reason for row in rows.values()} == {None}
+
+
+def test_memory_that_nothing_tells_is_said_and_not_waited_for(runs: Path, small_zoo: Path) -> None:
+    rows, lines = measure(runs, small_zoo, memory=lambda: None, room=read_room("20GiB"))
+    assert {row.state for row in rows.values()} == {"measured"}
+    said = "nothing tells how much memory is free here: it is not waited for"
+    assert lines.count(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("20GiB", 20 * GIB),
+        ("25%", 20 * GIB),
+        ("512 mb", GIB // 2),
+        ("1.5G", 3 * GIB // 2),
+        ("7", 7),
+    ],
+)
+def test_how_much_memory_is_waited_for(text: str, needed: int) -> None:
+    assert read_room(text).needed(80 * GIB) == needed
+    assert lacking(read_room(text), Memory("here", needed, 80 * GIB)) is None
+    assert lacking(read_room(text), Memory("here", needed - 1, 80 * GIB))
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "101%", "1e3", "nan"])
+def test_no_memory_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="min-free-memory"):
+        read_room(text)
+
+
+def test_the_memory_of_this_machine_is_seen() -> None:
+    found = probe_of("cpu")()
+    assert found is not None
+    assert 0 < found.free < found.total
+    assert abs(found.total - psutil.virtual_memory().total) < GIB
+
+
+def test_a_change_wakes_the_watch_and_its_own_results_do_not(tmp_path: Path) -> None:
+    lines: list[str] = []
+    runs = tmp_path / "runs"
+    own = runs / "results"
+    own.mkdir(parents=True)
+    n_asked = 0
+
+    def check() -> None:
+        nonlocal n_asked
+        n_asked += 1
+        (own / "status.json").write_text(str(n_asked))
+        (runs / "all.prom").write_text(str(n_asked))
+        (runs / ".all.prom.0123").write_text(str(n_asked))
+        if n_asked > 20:  # by then the listening has begun
+            (runs / "new").write_text(str(n_asked))
+
+    with Waking(runs, [own, runs / "all.prom"], lines.append) as waking:
+        waking.looking()
+        waking.looked()
+        waking.sleep(600, check)
+    assert n_asked > 20
+    assert not lines
+    with Waking(tmp_path / "gone", [own], lines.append) as waking:
+        while not lines:
+            waking.sleep(0.05, lambda: None)
+    assert len(lines) == 1
+    assert lines[0].startswith("no wake-ups")
+
+
+def test_what_training_says_is_whole_need_not_be_quiet(runs: Path, small_zoo: Path) -> None:
+    one = runs / "dpo" / "checkpoint-1"
+    request = Request(step=1, when="2026-01-01T00:00:00+00:00", files=model_files(one))
+    write_request(one, request)
+    rows, _ = measure(runs, small_zoo, quiet=1e6, once=False, stop_at="dpo/checkpoint-1: measured")
+    states = {name: row.state for name, row in rows.items()}
+    assert states.pop("dpo/checkpoint-1") == "measured"
+    assert set(states.values()) == {"seen"}
+
+
+def test_a_process_that_ended_counts_only_where_it_has_left_nothing(
+    runs: Path, small_zoo: Path
+) -> None:
+    for name in ("dpo", "sft/checkpoint-1", "sft/checkpoint-2"):
+        shutil.rmtree(runs / name)
+    stop = "sft: running"
+    measure(runs, small_zoo, stop_at=stop, once=False)
+    path = str(runs / "sft")
+
+    def after(**facts: Any) -> Event:
+        """What is said of it after a watcher has ended that began with some progress."""
+        events = Events(runs.parent / "results" / "watch")
+        events.refresh()
+        killed = dataclasses.replace(
+            events.last[path], state="running", watcher="killed", when="later", **facts
+        )
+        events.append(killed)
+        measure(runs, small_zoo, stop_at=stop, once=False)
+        events.refresh()
+        return events.last[path]
+
+    assert after(progress=(0, 0), ended=0).ended == 1
+    assert after(progress=(0, 0), ended=3).ended == 4
+    assert after(progress=(), ended=4).ended == 0  # something is there that was not
+
+
 def test_what_is_deleted_is_pruned_and_what_was_measured_stays(runs: Path, small_zoo: Path) -> None:
     (runs / "dpo" / "checkpoint-1" / "config.json").unlink()
     measure(runs, small_zoo)
@@ -144,6 +285,55 @@ def test_what_is_deleted_is_pruned_and_what_was_measured_stays(runs: Path, small
     assert (two.state, two.reason) == ("measured", "deleted since")
     again, _ = measure(runs, small_zoo)
     assert again == rows
+
+
+def test_of_what_goes_or_changes_in_its_turn_no_failure_stays(runs: Path, small_zoo: Path) -> None:
+    for name in ("dpo/checkpoint-2", "sft/checkpoint-1", "sft/checkpoint-2"):
+        shutil.rmtree(runs / name)
+    results, gone = runs.parent / "results", runs / "dpo" / "checkpoint-1"
+    lines = []
+
+    def delete(line: str) -> None:
+        lines.append(line)
+        if line == "dpo/checkpoint-1: running":
+            shutil.rmtree(gone)
+        if line == "sft: running":
+            (runs / "sft" / "tokenizer.json").write_text('{"cut')
+
+    rows = measure(runs, small_zoo, log=delete)[0]
+    assert any("changed or deleted while it was measured" in line for line in lines)
+    assert rows["dpo/checkpoint-1"].state == "pruned"
+    assert rows["sft"].state == "incomplete"
+    assert not list(results.rglob("failure.json"))
+    assert "dpo/checkpoint-1" not in {one.name for one in gather(results).checkpoints}
+
+
+def test_whoever_comes_after_a_killed_watcher_clears_the_failure(
+    runs: Path, small_zoo: Path
+) -> None:
+    results = runs.parent / "results"
+
+    class KilledError(BaseException):
+        pass
+
+    def log(line: str) -> None:
+        if line == "dpo/checkpoint-1: running":
+            shutil.rmtree(runs / "dpo" / "checkpoint-1")
+        if "× demo_everyday: failed" in line:  # written down, and nobody has looked yet
+            # As it is a term after: what is copied with its files is no holder's any more.
+            gone = shutil.ignore_patterns("lease", "*.lease")
+            shutil.copytree(results, runs.parent / "killed", ignore=gone)
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        measure(runs, small_zoo, log=log)
+    shutil.rmtree(results)
+    (runs.parent / "killed").rename(results)
+    assert list(results.rglob("failure.json"))
+    rows, _ = measure(runs, small_zoo)
+    assert rows["dpo/checkpoint-1"].state == "pruned"
+    assert not list(results.rglob("failure.json"))
+    assert "dpo/checkpoint-1" not in {one.name for one in gather(results).checkpoints}
 
 
 def test_a_directory_that_is_not_there_is_refused_and_an_empty_one_is_not(

@@ -18,13 +18,14 @@ import torch
 from prefbench.cells import Settings
 from prefbench.engines import hf  # noqa: F401  # imported once, not in every child
 from prefbench.harness import HarnessTask  # noqa: F401
-from prefbench.watch.watching import Measuring, Policy, watch
+from prefbench.watch.policy import Measuring, Policy
+from prefbench.watch.watching import watch
 
 TASKS = ("demo_dialogues", "demo_everyday", "demo_winrate")
 SETTINGS = Settings(engine="hf", limit=6, batch_size=2)
 
 
-def start(runs: Path, data: Path, results: Path) -> int:
+def start(runs: Path, data: Path, results: Path, settings: Settings = SETTINGS) -> int:
     """A watcher that ends when training has ended and all is done; its process."""
     child = os.fork()
     if child:
@@ -32,7 +33,7 @@ def start(runs: Path, data: Path, results: Path) -> int:
     try:
         watch(
             runs,
-            Measuring(TASKS, results, SETTINGS, mirrors=[data]),
+            Measuring(TASKS, results, settings, mirrors=[data]),
             Policy(interval=0.2, quiet=0.4, once=(runs / "trained").exists()),
             log=lambda line: print(os.getpid(), line, flush=True),
         )

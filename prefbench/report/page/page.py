@@ -28,6 +28,7 @@ from prefbench.report.page.remarks import remarks_of
 from prefbench.report.page.svg import element
 from prefbench.report.page.table import CORRECTIONS, table_of
 from prefbench.report.page.visible import visible
+from prefbench.report.page.watched import watched_of
 from prefbench.report.tables import label
 from prefbench.stats.corrections import Correction
 from prefbench.store import Store
@@ -79,6 +80,8 @@ def write_page(
     embedded, notes = embed(store, gathered, labels=labels, limit=samples)
     effects, more = effects_of(gathered, shown, store, readings(gathered, board))
     notes += more
+    watched, why = watched_of(results)
+    notes += [why] if why else []
     cut = [
         f"{one.title}: the sample browser has the first {one.n_shown} of {one.n_items} items"
         for one in embedded
@@ -97,6 +100,7 @@ def write_page(
         labels=labels,
         origins=origins_of(store, gathered, shown),
         samples=embedded,
+        watched=watched,
         suites=_suites(gathered),
     )
     try:

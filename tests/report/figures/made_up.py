@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from prefbench.store import Store, _write_json, _write_table
+from prefbench.files import write_json, write_table
+from prefbench.store import Store
 
 PAIRS, QUIZ, WINS = "made_up_pairs", "made_up_quiz", "made_up_wins"
 HOSTILE = "evil $\\frac{1}{$ _^{ \x1b[31m\u202e<script>alert(1)</script>--> 日本 " + "x" * 300
@@ -140,5 +141,5 @@ def _write(
             "agreement": None, "sure": None,
         }  # fmt: skip
     place = folder / "cells" / str(cell["cell"])
-    _write_table(place / "records.parquet", table)
-    _write_json(place / "manifest.json", manifest)
+    write_table(place / "records.parquet", table)
+    write_json(place / "manifest.json", manifest)

@@ -1,0 +1,1 @@
+"""Cells on clusters: by actors of Ray, or by jobs of Slurm."""

@@ -359,7 +359,7 @@ def test_two_processes_ask_everything_once(place: Place) -> None:
         server.bodies.clear()
         with shared.process(judges=[judge]) as one, shared.process(judges=[judge]) as other:
             for process in (one, other):
-                out, err = process.communicate(timeout=100)
+                out, err = process.communicate(timeout=300)
                 assert process.returncode == 0, out + err
         assert asked_of(server) == everything
         assert shared.table() == whole.table()
@@ -496,7 +496,7 @@ def test_the_key_is_in_nothing_that_is_written(
             assert outcome.failed
             told += [repr(outcome), place.table(), place.table("json")]
             with place.process(judges=["local"]) as process:
-                told += process.communicate(timeout=100)
+                told += process.communicate(timeout=300)
     assert server.keys == {f"Bearer {KEY}"}
     assert len(asked_of(server)) > 10
     assert "wrong key" in "".join(told)

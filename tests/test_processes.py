@@ -47,7 +47,7 @@ def test_a_child_ends_with_its_parent_however_that_ended(sign: int) -> None:
         assert parent.stdout.readline() == "begun\n"
         (child, *_) = psutil.Process(parent.pid).children()
         parent.send_signal(sign)
-    _, alive = psutil.wait_procs([child], timeout=10)
+    _, alive = psutil.wait_procs([child], timeout=60)
     assert alive == []
 
 
@@ -59,7 +59,7 @@ def test_a_child_whose_connection_closes_ends_with_all_it_started() -> None:
         started = psutil.Process(child.pid).children()
         assert len(started) == 1
         child.stdin.close()
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []
 
 
@@ -82,5 +82,5 @@ def test_a_process_is_ended_with_what_it_started(tmp_path: Path) -> None:
         started = psutil.Process(child.pid).children()
         end_group(child)
         assert ending(child, tmp_path / "none").startswith("by signal SIGKILL")
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []

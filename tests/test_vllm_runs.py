@@ -228,7 +228,7 @@ def test_nothing_outlives_us(small_zoo: Path, tmp_path: Path, how: signal.Signal
         family = [child, *child.children(recursive=True)]
         os.kill(parent.pid, how)
         assert parent.wait() == -how
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(family, timeout=60)
         assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 

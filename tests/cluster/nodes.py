@@ -63,7 +63,7 @@ def kill(cluster: Any, node: Any) -> None:
     for one in gone:
         with suppress(psutil.NoSuchProcess):
             one.kill()
-    psutil.wait_procs(gone, timeout=20)
+    psutil.wait_procs(gone, timeout=60)
     cluster.remove_node(node, allow_graceful=False)
 
 
@@ -90,7 +90,7 @@ def blind_node(cluster: Any, folder: Path) -> Iterator[None]:
         for one in started:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(started, timeout=20)
+        psutil.wait_procs(started, timeout=60)
 
 
 def workers() -> list[psutil.Process]:

@@ -172,7 +172,7 @@ def test_what_a_node_does_not_see_is_measured_on_another(
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     try:
         with blind_node(cluster, runs):
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while "blind" not in ray.cluster_resources() and time.monotonic() < until:
                 time.sleep(0.2)
             # All others are busy at first, so that its turn comes.
@@ -216,7 +216,7 @@ def test_a_run_killed_amid_a_cell_ends_its_actors_and_the_same_command_goes_on(
         "--executor", "ray", "--ray-address", cluster.address,
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until and not list(results.rglob("journal.jsonl")):
             time.sleep(0.02)
         at_work = workers()
@@ -239,7 +239,7 @@ def test_each_engine_has_gpus_of_its_own(
     heard, seen = Heard(), set()
 
     def look(engine: int, done: int, total: int) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while len(seen) < 2 and time.monotonic() < until:
             seen.update(one.environ()["CUDA_VISIBLE_DEVICES"] for one in workers())
 
@@ -271,7 +271,7 @@ def test_a_node_that_comes_later_is_used(
     def grow(engine: int, done: int, total: int) -> None:
         if len(nodes) == 1:
             nodes.append(cluster.add_node(**large))
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while len(workers()) < 2 and time.monotonic() < until:
                 time.sleep(0.2)
 

@@ -74,7 +74,7 @@ def rows(results: Path) -> dict[str, bytes]:
 
 
 def wait_for_a_batch(results: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until and not list(results.rglob("journal.jsonl")):
         time.sleep(0.02)
 

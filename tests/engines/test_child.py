@@ -110,5 +110,5 @@ def test_no_child_outlives_its_parent(tmp_path, how, when):
         found = psutil.Process(pid)
         os.kill(parent.pid, how)
         parent.wait()
-        psutil.wait_procs([found], timeout=10)
+        psutil.wait_procs([found], timeout=60)
         assert not found.is_running() or found.status() == psutil.STATUS_ZOMBIE

@@ -59,7 +59,7 @@ def test_it_serves_and_ends_with_whoever_started_it(taught: Path, tmp_path: Path
         family = psutil.Process(parent.pid).children(recursive=True)
         assert len(family) >= 2  # the server and its engine
         parent.kill()
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(family, timeout=60)
         assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
     assert is_free(int(url.rpartition(":")[2].removesuffix("/v1")))
 

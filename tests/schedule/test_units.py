@@ -157,11 +157,11 @@ def turn_of_slurm(
         env={"PATH": os.environ["PATH"], "SLURM_JOB_ID": "77", **environment},
     )
     if sent:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         while not calls(asked) and time.monotonic() < limit:
             time.sleep(0.05)
         process.send_signal(sent)
-    code = process.wait(timeout=30)
+    code = process.wait(timeout=120)
     file = folder / "controlled"
     return code, file.read_text().split() if file.exists() else []
 

@@ -49,7 +49,7 @@ class Server:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 status = statuses.pop(0) if statuses else 200
                 if status == 0:
-                    time.sleep(1)
+                    time.sleep(6)
                     return
                 if status == 200:
                     came.append((self.path, body))
@@ -99,7 +99,7 @@ def test_a_webhook_hears_of_everything_in_the_end_and_nobody_of_its_address(
         outbox.tell([failed], "w")
     Outbox(tmp_path).tell([failed], "another watcher, which says nothing new")
     url = f"http://127.0.0.1:{port}/{SECRET}"
-    webhook = Webhook(url, Outbox(tmp_path), lines.append, first_wait=0.01, timeout=0.3)
+    webhook = Webhook(url, Outbox(tmp_path), lines.append, first_wait=0.01, timeout=2.0)
     with webhook:
         until(lambda: lines)
         assert lines == ["webhook: not delivered (ConnectError); tried again until it is"]

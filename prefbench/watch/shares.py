@@ -56,6 +56,14 @@ class Share(NamedTuple):
     def is_done(self) -> bool:
         return self.is_measured and not self.to_judge
 
+    @property
+    def awaits_judge(self) -> bool:
+        """Whether verdicts are left to be had, of comparisons or of rankings."""
+        analyses = self.planned.beside.analyses
+        return bool(self.to_judge) or any(
+            one.judge and one.cell in self.to_work_out for one in analyses
+        )
+
 
 def plan_shares(
     checkpoints: Sequence[Checkpoint],
@@ -216,7 +224,7 @@ def progress(share: Share, store: Store) -> tuple[int, ...]:
     """How far a checkpoint is, to compare: sealed cells, then what open ones and judges have."""
     n_sealed = sum(map(store.is_sealed, (*share.cells, *share.verdicts)))
     n_begun = sum(store.n_begun(cell) for cell in places(share))
-    if share.to_judge:
+    if share.awaits_judge:
         with Verdicts(store.folder / VERDICTS) as verdicts:
             n_begun += len(verdicts)
     return n_sealed, n_begun

@@ -77,7 +77,7 @@ class States:
             state: State = "judged" if share.verdicts and not share.missing else "measured"
             return dataclasses.replace(row, state=state, reason=share.missing)
         state = "measured" if share.is_measured else "ready"
-        if share.to_judge and (why := self.spending.reached()):
+        if share.awaits_judge and (why := self.spending.reached()):
             row = dataclasses.replace(row, reason=why)
         if last is None or last.stamp != one.look.stamp:
             return dataclasses.replace(row, state=state)

@@ -359,6 +359,7 @@ def test_who_stops_reading_ends_what_is_under_way() -> None:
     with wired(answer) as (url, wire), client(url, concurrency=4) as asked:
         for index, outcome in asked.post_each("/completions", bodies(50)):
             assert (index, outcome) == (0, {"i": 0})
+            assert soon(lambda: wire.n_at_once == 4)
             break
         assert soon(lambda: wire.n_at_once == 0)
         assert wire.n_broken_off == 4

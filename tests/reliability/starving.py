@@ -66,9 +66,10 @@ def starve_often(
 ) -> Starved:
     """Results directories that stop taking anything at n drawn steps, and are mended then.
 
-    Fails where the command does not say what and why in one message, exit code 1 and no traceback;
-    where rows that were there are not as they must be; where what is there cannot be read; where
-    the same command, once it can write, does not come to the same rows and the same table.
+    Fails where the command neither ends with all rows nor says what and why in one message, exit
+    code 1 and no traceback; where rows that were there are not as they must be; where what is
+    there cannot be read; where the same command, once it can write, does not come to the same
+    rows and the same table.
 
     Args:
         commands: in a mount namespace of their own.
@@ -91,10 +92,13 @@ def starve_often(
         begin = way.begin.format(results)
         done = commands.run(*job.argv(results), under=results, at=at, do=begin)
         starved.n += 1
+        found = rows(commands, results)
         if done.code:
             starved.n_failed += 1
             starved.named[_named(done, way, results)] += 1
-        found = rows(commands, results)
+        else:
+            assert found == expected
+            assert _table(commands, results) == shown
         starved.n_rows += len(found)
         assert {name: digest for name, digest in expected.items() if name in found} == found
         read = commands.run("table", results, "--format", "csv")
